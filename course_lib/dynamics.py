@@ -1,0 +1,68 @@
+"""What a network's norms do while it trains: snapshots of activations, gains and biases."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.features import record
+from course_lib.norms import LayerNorm, RMSNorm
+
+EDGES = torch.linspace(-5, 5, 101)  # bins of the normalised activations; what lies outside counts in the last bin
+
+
+@dataclass
+class NormTrace:
+    """Snapshots of every norm of a network; a function to hand to `train(on_step=...)`.
+
+    `images` (B, d_in) are what the network is looked at with; `steps` says when. For S snapshots, L norms and C
+    channels, `tensors()` gives steps (S,), density (S, L, bins), gain and bias (S, L, C), and input_std (S, L), the
+    spread of what enters each norm. Activations are those before gain and bias.
+    """
+
+    images: Tensor
+    steps: tuple[int, ...]
+    snapshots: list[dict[str, Tensor]] = field(default_factory=list)
+
+    def __call__(self, step: int, model: nn.Module) -> None:
+        """Take a snapshot if this step is wanted."""
+        if step in self.steps:
+            self.snapshots.append({"steps": torch.tensor(step)} | snapshot(model, self.images))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All snapshots stacked; ValueError while there is none."""
+        if not self.snapshots:
+            raise ValueError("no snapshot was taken yet: hand the trace to train(on_step=...)")
+        return {name: torch.stack([s[name] for s in self.snapshots]).cpu() for name in self.snapshots[0]}
+
+
+def norm_names(model: nn.Module) -> list[str]:
+    """Names of the LayerNorms and RMSNorms of a model, in its order; ValueError where it has none."""
+    names = [name for name, module in model.named_modules() if isinstance(module, LayerNorm | RMSNorm)]
+    if not names:
+        raise ValueError("model has no LayerNorm or RMSNorm to look at")
+    return names
+
+
+@torch.no_grad()
+def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Density of the normalised activations (L, bins), gain and bias (L, C), spread of the input (L,) of each norm."""
+    names = norm_names(model)
+    parameter = next(model.parameters())
+    with record(model, names, inputs=True) as seen:
+        model(images.to(parameter.device))
+    density, gain, bias, spread = [], [], [], []
+    for name in names:
+        norm = model.get_submodule(name)
+        x = norm.norm_fn(seen[name], None, None, norm.eps).float().cpu()
+        counts = torch.histc(x.clamp(EDGES[0], EDGES[-1]), len(EDGES) - 1, EDGES[0].item(), EDGES[-1].item())
+        density.append(counts / counts.sum() / (EDGES[1] - EDGES[0]))
+        gain.append(norm.weight.float().cpu().clone())
+        bias.append(torch.zeros_like(gain[-1]) if norm.bias is None else norm.bias.float().cpu().clone())
+        spread.append(seen[name].float().std().cpu())
+    return {
+        "density": torch.stack(density),
+        "gain": torch.stack(gain),
+        "bias": torch.stack(bias),
+        "input_std": torch.stack(spread),
+    }

@@ -1,0 +1,55 @@
+"""What a study is: a question, a prediction written before the run, and arms that differ in one config."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+Config = dict[str, Any]
+STUDIES = ("norm_placement", "norm_dynamics")
+
+
+@dataclass
+class Outcome:
+    """What one run gives: parameter count, curve (columns of equal length with "step" and "loss"), metrics.
+
+    A metric that could not be measured is None. `tensors` are kept in a safetensors file beside the JSON.
+    """
+
+    params: int
+    curve: dict[str, list[float]]
+    metrics: dict[str, float | None]
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A recorded experiment. `run(config, seed, stop_at)` runs one arm with one seed.
+
+    `arms` maps a name to its whole config (JSON values only). `stop_at` ends a run after so many steps of the same
+    schedule: the test that re-runs the beginning of a record uses it.
+    """
+
+    name: str
+    question: str
+    prediction: str
+    arms: Mapping[str, Config]
+    run: Callable[[Config, int, int | None], Outcome]
+    seeds: int = 3
+
+
+def get_study(name: str) -> Study:
+    """The study called `name`; ValueError names those there are."""
+    if name not in STUDIES:
+        raise ValueError(f"name={name!r}; studies are {', '.join(STUDIES)}")
+    return import_module(f"course_lib.experiments.{name}").STUDY
+
+
+def changed(config: Config, overrides: Config) -> Config:
+    """`config` with some fields replaced; ValueError for a field that it does not have."""
+    unknown = sorted(set(overrides) - set(config))
+    if unknown:
+        raise ValueError(f"set: no field {', '.join(unknown)}; there are {', '.join(config)}")
+    return config | overrides

@@ -1,0 +1,69 @@
+"""Where the shipped files lie: beside the package in a clone, inside it in a wheel."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(folder: str) -> Path:
+    """Folder of the course: `data`, `results` or `solutions`.
+
+    A clone or an editable install has it beside `course_lib`, a wheel carries a copy inside.
+    Raises FileNotFoundError where neither is there.
+    """
+    beside, inside = _PACKAGE.parent / folder, _PACKAGE / "_bundled" / folder
+    # A wheel's neighbours in site-packages may be called `data` as well: the copy inside comes first.
+    for path in (inside, beside):
+        if path.is_dir():
+            return path
+    raise FileNotFoundError(f"the course's folder {folder!r} is neither at {inside} nor at {beside}: install it again")
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums() -> dict[str, str]:
+    """Recorded SHA-256 of every file in `data/`, by its name there (from `data/SHA256SUMS`)."""
+    lines = (shipped("data") / "SHA256SUMS").read_text("utf-8").splitlines()
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+
+
+def verified(name: str) -> Path:
+    """Path of the data file `name`, after its SHA-256 was compared with the recorded one.
+
+    Raises FileNotFoundError when it is missing, ValueError when its bytes are not those that were shipped.
+    """
+    path, expected = shipped("data") / name, checksums().get(name)
+    if expected is None:
+        raise ValueError(f"name={name!r} is not listed in data/SHA256SUMS; listed are {sorted(checksums())}")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"data/{name} is missing: restore it with `git checkout -- data/{name}`, or make it again with `make data`"
+        )
+    if sha256(path) != expected:
+        raise ValueError(
+            f"data/{name} is damaged: its SHA-256 is not the recorded {expected[:12]}…; "
+            f"restore it with `git checkout -- data/{name}`, or make it again with `make data`"
+        )
+    return path
+
+
+@contextmanager
+def whole_or_nothing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it becomes `path` at once, on an error it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())  # a rename may outlive a power cut that the bytes do not
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

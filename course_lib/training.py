@@ -1,0 +1,168 @@
+"""The one training loop of the course, on Accelerate: any device, several processes, exact resume."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.checkpoint import Progress, load_checkpoint, save_checkpoint
+from course_lib.init import seed_of
+
+Batch = Any
+LossFn = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
+Schedule = Callable[[int], float]
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class History:
+    """One record a logged step: step, loss, lr, grad_norm and the metrics of the loss function."""
+
+    records: list[dict[str, float]] = field(default_factory=list)
+
+    def column(self, name: str) -> list[float]:
+        """All values of one column, step by step; ValueError for an unknown name."""
+        if self.records and name not in self.records[0]:
+            raise ValueError(f"name={name!r}; recorded are {', '.join(self.records[0])}")
+        return [record[name] for record in self.records]
+
+    @property
+    def diverged(self) -> bool:
+        """True when the loss stopped being a finite number; training ended there."""
+        return bool(self.records) and not math.isfinite(self.records[-1]["loss"])
+
+
+def constant(warmup: int = 0) -> Schedule:
+    """Factor of the learning rate: rises in a line over `warmup` steps to 1 and stays there."""
+    if warmup < 0:
+        raise ValueError(f"warmup={warmup}; it must be 0 or more")
+    return lambda step: min(1.0, (step + 1) / (warmup + 1))
+
+
+def cosine(steps: int, warmup: int = 0, floor: float = 0.0) -> Schedule:
+    """Factor of the learning rate: a line up over `warmup` steps, then half a cosine down to `floor` at `steps`.
+
+    Source: Loshchilov, Hutter 2017, "SGDR", section 3. Raises ValueError unless 0 <= warmup < steps.
+    """
+    return _decay(steps, warmup, floor, lambda t: 0.5 * (1 + math.cos(math.pi * t)))
+
+
+def linear(steps: int, warmup: int = 0, floor: float = 0.0) -> Schedule:
+    """Factor of the learning rate: a line up over `warmup` steps, then a line down to `floor` at `steps`."""
+    return _decay(steps, warmup, floor, lambda t: 1 - t)
+
+
+def _decay(steps: int, warmup: int, floor: float, shape: Callable[[float], float]) -> Schedule:
+    if not 0 <= warmup < steps:
+        raise ValueError(f"warmup={warmup}, steps={steps}; needed is 0 <= warmup < steps")
+    up = constant(warmup)
+    return lambda step: up(step) if step < warmup else floor + (1 - floor) * shape((step - warmup) / (steps - warmup))
+
+
+def classification_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross entropy in nats of model(inputs) (B, classes) against labels (B,), and the accuracy."""
+    inputs, labels = batch
+    logits = model(inputs)
+    loss = nn.functional.cross_entropy(logits.float(), labels)
+    return loss, {"accuracy": (logits.argmax(-1) == labels).float().mean()}
+
+
+def _check_arguments(steps: int, clip_norm: float | None, mixed_precision: str, checkpoint_every: int) -> None:
+    for name, value in (("steps", steps), ("checkpoint_every", checkpoint_every)):
+        if value < 1:
+            raise ValueError(f"{name}={value}; it must be at least 1")
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm={clip_norm}; it must be above 0, or None for no clipping")
+    if mixed_precision not in ("no", "bf16"):
+        raise ValueError(f"mixed_precision={mixed_precision!r}; allowed are 'no' and 'bf16'")
+
+
+def train(
+    model: nn.Module,
+    batches: Callable[[int], Batch],
+    loss_fn: LossFn,
+    optimizer: torch.optim.Optimizer,
+    *,
+    steps: int,
+    schedule: Schedule | None = None,
+    clip_norm: float | None = 1.0,
+    seed: int = 0,
+    mixed_precision: str = "no",
+    checkpoint_dir: str | Path | None = None,
+    checkpoint_every: int = 100,
+    stop_at: int | None = None,
+    on_step: Callable[[int, nn.Module], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train `model` in place for `steps` steps and return its history.
+
+    `batches(step)` gives the batch of a step, `loss_fn(model, batch) -> (loss, metrics)` a scalar loss and scalar
+    metrics; `schedule(step)` multiplies the optimizer's learning rates (default: constant). Gradients are clipped to
+    the norm `clip_norm` (None: not at all). `on_step(step, model)` sees the model before each step, and once after the
+    last. Each step's random numbers (dropout) follow from (seed, step, rank) alone.
+
+    With `checkpoint_dir`, weights, optimizer and history are written every `checkpoint_every` steps as one file, whole
+    or not at all; the same call later goes on from there and ends, on a CPU, with the same bits as an unbroken run.
+    `stop_at` ends a call early, as a time limit would. Training also ends, with `history.diverged`, at a loss that is
+    not finite. Under `torchrun` or `accelerate launch` the same call runs on several processes.
+    Raises ValueError for bad arguments, or a checkpoint that another kind of run wrote.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import send_to_device
+    from tqdm.auto import tqdm
+
+    _check_arguments(steps, clip_norm, mixed_precision, checkpoint_every)
+    accelerator = Accelerator(mixed_precision=mixed_precision)
+    schedule = schedule or constant()
+    base_lrs = [group["lr"] for group in optimizer.param_groups]
+    run_id = {"optimizer": type(optimizer).__name__, "lrs": base_lrs, "steps": steps, "seed": seed}
+    bare, history, first = model.to(accelerator.device), History(), 0
+    path = Path(checkpoint_dir) / CHECKPOINT if checkpoint_dir is not None else None
+    if path is not None and path.exists():
+        done = load_checkpoint(path, bare, optimizer, run_id)
+        first, history.records = done.step, done.records
+    model, optimizer = accelerator.prepare(bare, optimizer)
+    last = steps if stop_at is None else min(stop_at, steps)
+    bar = tqdm(
+        total=last, initial=first, desc="training", leave=False, disable=not (progress and accelerator.is_main_process)
+    )
+
+    cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
+
+    with torch.random.fork_rng(cuda), bar:  # the caller's random numbers go on as if nothing had happened
+        for step in range(first, last):
+            if history.diverged:
+                break
+            torch.manual_seed(seed_of(seed, step, accelerator.process_index))
+            if on_step is not None:
+                on_step(step, bare)
+            model.train()
+            factor = schedule(step)
+            for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = lr * factor
+            batch = send_to_device(batches(step), accelerator.device)
+            with accelerator.autocast():
+                loss, metrics = loss_fn(model, batch)
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            norm = accelerator.clip_grad_norm_(model.parameters(), math.inf if clip_norm is None else clip_norm)
+            optimizer.step()
+            values = accelerator.reduce({"loss": loss.detach(), **metrics}, "mean")
+            values |= {"grad_norm": norm, "lr": base_lrs[0] * factor}
+            history.records.append({"step": step} | {name: float(value) for name, value in values.items()})
+            bar.update()
+            bar.set_postfix(loss=f"{history.records[-1]['loss']:.3f}", refresh=False)
+            if path is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == last):
+                if accelerator.is_main_process:
+                    save_checkpoint(path, bare, optimizer.optimizer, Progress(step + 1, history.records, run_id))
+                accelerator.wait_for_everyone()  # nobody runs ahead of a file that is still being written
+        if on_step is not None and last == steps and not history.diverged:
+            on_step(steps, bare)
+    for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+        group["lr"] = lr
+    bare.eval()
+    return history
