@@ -54,6 +54,7 @@ def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     density, gain, bias, spread = [], [], [], []
     for name in names:
         norm = model.get_submodule(name)
+        assert isinstance(norm, LayerNorm | RMSNorm)
         x = norm.norm_fn(seen[name], None, None, norm.eps).float().cpu()
         counts = torch.histc(x.clamp(EDGES[0], EDGES[-1]), len(EDGES) - 1, EDGES[0].item(), EDGES[-1].item())
         density.append(counts / counts.sum() / (EDGES[1] - EDGES[0]))

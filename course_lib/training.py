@@ -125,6 +125,7 @@ def train(
     if path is not None and path.exists():
         done = load_checkpoint(path, bare, optimizer, run_id)
         first, history.records = done.step, done.records
+    plain_optimizer = optimizer
     model, optimizer = accelerator.prepare(bare, optimizer)
     last = steps if stop_at is None else min(stop_at, steps)
     bar = tqdm(
@@ -158,7 +159,7 @@ def train(
             bar.set_postfix(loss=f"{history.records[-1]['loss']:.3f}", refresh=False)
             if path is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == last):
                 if accelerator.is_main_process:
-                    save_checkpoint(path, bare, optimizer.optimizer, Progress(step + 1, history.records, run_id))
+                    save_checkpoint(path, bare, plain_optimizer, Progress(step + 1, history.records, run_id))
                 accelerator.wait_for_everyone()  # nobody runs ahead of a file that is still being written
         if on_step is not None and last == steps and not history.diverged:
             on_step(steps, bare)

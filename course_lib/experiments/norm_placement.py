@@ -12,7 +12,7 @@ from course_lib.experiments.study import Outcome, Study
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.training import History, classification_loss, cosine, train
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "pre-norm": {"norm": "layernorm", "placement": "pre"},
     "post-norm": {"norm": "layernorm", "placement": "post"},
     "no norm": {"norm": "none", "placement": "pre"},

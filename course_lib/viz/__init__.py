@@ -1,0 +1,1 @@
+"""Pictures in two layers: pure `compute` and `plot` functions, and thin widgets that wire them together."""

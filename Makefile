@@ -1,0 +1,53 @@
+# `make lab` opens the course, `make test` proves it. Python 3.11-3.13 and make are all it needs.
+PYTHON ?= python3
+ARGS ?=
+REPO ?=
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+NBVAL := $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -p no:cacheprovider
+
+.PHONY: lab test unit notebooks images data colab clean
+
+lab: $(VENV)/.lab  ## open the course in JupyterLab; ARGS="--no-browser --port=8899" is passed on
+	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
+
+test: $(VENV)/.test  ## everything that proves the course: style, types, unit tests, notebooks, browser
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests --ignore=tests/browser
+	PYTHONPATH=tests/offline $(NBVAL) notebooks
+	$(BIN)/python -m pytest tests/browser
+
+unit: $(VENV)/.test  ## the fast part
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests --ignore=tests/browser -m "not slow" -q
+
+notebooks: $(VENV)/.test  ## execute notebooks and save them with outputs; NB="notebooks/01*.ipynb" picks some
+	PYTHONPATH=tests/offline $(BIN)/python scripts/run_notebooks.py $(NB)
+
+images: $(VENV)/.test  ## draw the pictures of README again
+	$(BIN)/python scripts/build_images.py
+
+data: $(VENV)/.test  ## make the files of data/ again from their packages (needs a network and Debian's apt)
+	$(BIN)/python scripts/build_data.py
+
+colab: $(VENV)/.test  ## write the repository's address into badges and set-up cells: make colab REPO=owner/name
+	$(BIN)/python scripts/stamp_colab.py $(REPO)
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"Python {v[0]}.{v[1]} is not supported: 3.11, 3.12 or 3.13 is needed (make lab PYTHON=python3.12)")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.lab: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[lab]"
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e ".[test]"
+	@touch $@

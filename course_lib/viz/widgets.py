@@ -1,0 +1,85 @@
+"""Widgets: controls on top, a picture below, wired to pure functions (ipywidgets 7.7 and 8)."""
+
+import html
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import ipywidgets as widgets
+from matplotlib.figure import Figure
+
+from course_lib.viz.animate import png
+from course_lib.viz.norms import NormFrame, Traces, layer_names, norm_frame, plot_norm_frame
+
+
+class Described(Protocol):
+    """What `compute` returns: arrays that can also say in one line what they hold."""
+
+    def text(self) -> str: ...
+
+
+class Explorer(widgets.VBox):
+    """Controls that choose the parameters of `compute`, and the picture that `plot` makes of the result.
+
+    `params` is what the controls say now, `shown` the arrays on display, `figure()` a static picture of them for
+    readers without a kernel. A parameter for which `compute` raises ValueError shows that sentence instead.
+    """
+
+    def __init__(
+        self, compute: Callable[..., Any], plot: Callable[[Any], Figure], controls: Mapping[str, widgets.Widget]
+    ) -> None:
+        self._compute, self._plot, self.controls = compute, plot, dict(controls)
+        self.shown: Any = None
+        self._picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+        self._caption = widgets.HTML()
+        super().__init__([widgets.HBox(list(self.controls.values())), self._caption, self._picture])
+        self.add_class("course-explorer")
+        for control in self.controls.values():
+            control.observe(self._update, names="value")
+        self._update()
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Value of each control, by the name of its parameter."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def figure(self) -> Figure:
+        """What is displayed, as a static Figure."""
+        return self._plot(self.shown)
+
+    def _update(self, change: Any = None) -> None:
+        try:
+            self.shown = self._compute(**self.params)
+        except ValueError as error:
+            self._caption.value = f'<b style="color:#a00">{html.escape(str(error))}</b>'
+            return
+        self._picture.value = png(self._plot(self.shown))
+        self._caption.value = f'<span class="course-caption">{html.escape(self.shown.text())}</span>'
+
+
+def norm_explorer(traces: Traces) -> Explorer:
+    """Explore what norms did while networks trained: slider over the step, menus for the network and the norm.
+
+    `traces` maps a network's name to `NormTrace.tensors()`; all must have the same steps and number of norms.
+    """
+    shapes = {name: (tuple(trace["steps"].tolist()), trace["gain"].shape[1]) for name, trace in traces.items()}
+    if len(set(shapes.values())) != 1:
+        raise ValueError(f"traces differ in steps or number of norms: {', '.join(traces)}")
+    first = next(iter(traces.values()))
+    style = {"description_width": "initial"}
+
+    def compute(norm: str, layer: int, step: int) -> NormFrame:
+        return norm_frame(traces, norm, layer, step)
+
+    controls = {
+        "norm": widgets.Dropdown(options=list(traces), description="network", style=style),
+        "layer": widgets.Dropdown(
+            options=[(name, i) for i, name in enumerate(layer_names(first))], description="layer", style=style
+        ),
+        "step": widgets.SelectionSlider(
+            options=[int(s) for s in first["steps"]],
+            description="step",
+            style=style,
+            layout=widgets.Layout(width="360px"),
+        ),
+    }
+    return Explorer(compute, plot_norm_frame, controls)
