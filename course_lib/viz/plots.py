@@ -48,7 +48,7 @@ def use_house_style() -> None:
 def _add_japanese_font(path: str) -> str:
     """Make the font at `path` known to matplotlib, once, and return its name."""
     known = font_manager.fontManager.ttflist
-    if not any(entry.fname == path for entry in known):
+    if not any(entry.fname == path and entry.weight == 700 for entry in known):
         font_manager.fontManager.addfont(path)
         # The font has one weight. Known as bold too, it prints no warning under every bold title.
         known.append(replace(known[-1], weight=700))
@@ -92,6 +92,7 @@ def label_lines(ax: Axes, lines: Mapping[str, Line], gap: float = 0.065) -> None
 
     Names that would overlap are moved apart by `gap`, a share of the axes' height.
     """
+    ax.get_xlim(), ax.get_ylim()  # reading the limits brings them up to date
     to_share = ax.transData + ax.transAxes.inverted()
     wanted = []
     for index, (name, line) in enumerate(lines.items()):

@@ -59,27 +59,33 @@ class Explorer(widgets.VBox):
 def norm_explorer(traces: Traces) -> Explorer:
     """Explore what norms did while networks trained: slider over the step, menus for the network and the norm.
 
-    `traces` maps a network's name to `NormTrace.tensors()`; all must have the same steps and number of norms.
+    `traces` maps a network's name to `NormTrace.tensors()`; all must have the same steps.
+    Raises ValueError for no trace, or traces with different steps.
     """
-    shapes = {name: (tuple(trace["steps"].tolist()), trace["gain"].shape[1]) for name, trace in traces.items()}
-    if len(set(shapes.values())) != 1:
-        raise ValueError(f"traces differ in steps or number of norms: {', '.join(traces)}")
-    first = next(iter(traces.values()))
+    if len({tuple(trace["steps"].tolist()) for trace in traces.values()}) != 1:
+        raise ValueError(f"traces: {', '.join(traces) or 'none'}; needed is at least one, all with the same steps")
+    names = list(traces)
     style = {"description_width": "initial"}
+    network = widgets.Dropdown(options=names, description="network", style=style)
+    layer = widgets.Dropdown(options=_numbered(traces[names[0]]), description="layer", style=style)
+    steps = [int(step) for step in traces[names[0]]["steps"]]
+    wide = widgets.Layout(width="360px")
+    step = widgets.SelectionSlider(options=steps, value=steps[-1], description="step", style=style, layout=wide)
+
+    def offer_layers(change: Any) -> None:
+        """Networks differ in their number of norms; stay at the same one where there is."""
+        options, chosen = _numbered(traces[network.value]), layer.value
+        if list(layer.options) != options:
+            layer.options = options
+            layer.value = min(chosen, len(options) - 1)
+
+    network.observe(offer_layers, names="value")  # before the Explorer observes it: it must find a layer that exists
 
     def compute(norm: str, layer: int, step: int) -> NormFrame:
         return norm_frame(traces, norm, layer, step)
 
-    controls = {
-        "norm": widgets.Dropdown(options=list(traces), description="network", style=style),
-        "layer": widgets.Dropdown(
-            options=[(name, i) for i, name in enumerate(layer_names(first))], description="layer", style=style
-        ),
-        "step": widgets.SelectionSlider(
-            options=[int(s) for s in first["steps"]],
-            description="step",
-            style=style,
-            layout=widgets.Layout(width="360px"),
-        ),
-    }
-    return Explorer(compute, plot_norm_frame, controls)
+    return Explorer(compute, plot_norm_frame, {"norm": network, "layer": layer, "step": step})
+
+
+def _numbered(trace: Mapping[str, Any]) -> list[tuple[str, int]]:
+    return [(name, i) for i, name in enumerate(layer_names(trace))]
