@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 NBVAL := $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -p no:cacheprovider
 
-.PHONY: lab test unit notebooks images data colab clean
+.PHONY: lab test unit notebooks images data weights colab clean
 
 lab: $(VENV)/.lab  ## open the course in JupyterLab; ARGS="--no-browser --port=8899" is passed on
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
@@ -30,6 +30,9 @@ notebooks: $(VENV)/.test  ## execute notebooks and save them with outputs; NB="n
 
 images: $(VENV)/.test  ## draw the pictures of README again
 	$(BIN)/python scripts/build_images.py
+
+weights: $(VENV)/.test  ## train the shipped weights again, by the recorded studies that they belong to
+	$(BIN)/python scripts/build_weights.py
 
 data: $(VENV)/.test  ## make the files of data/ again from their packages (needs a network and Debian's apt)
 	$(BIN)/python scripts/build_data.py

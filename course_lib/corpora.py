@@ -21,10 +21,10 @@ _FASHION_MEAN, _FASHION_STD = 0.286, 0.353  # of the 10,000 shipped training pic
 
 
 def fashion_mnist(split: str = "train") -> "Dataset":
-    """Product photos from Fashion-MNIST: columns image, uint8 (28, 28), and label, one of FASHION_CLASSES.
+    """Product photos from Fashion-MNIST: columns image (28, 28), grey 0 to 255, and label, one of FASHION_CLASSES.
 
-    split "train" has 10,000 pictures, "test" 2,000; both have all ten classes in equal number. Rows come as torch
-    tensors. Raises ValueError for another split or a damaged file, FileNotFoundError for a missing one.
+    split "train" has 10,000 pictures, "test" 2,000; both have all ten classes in equal number. Stored as uint8, rows
+    come as torch int64 tensors (`datasets` widens integers). Raises ValueError for another split or a damaged file, FileNotFoundError for a missing one.
     Source: Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST"; licence and origin in data/SOURCES.md.
     """
     import datasets  # takes about a second to import: only who asks for data pays

@@ -112,58 +112,62 @@ def train(
     Raises ValueError for bad arguments, or a checkpoint that another kind of run wrote.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
     from accelerate.utils import send_to_device
     from tqdm.auto import tqdm
 
     _check_arguments(steps, clip_norm, mixed_precision, checkpoint_every)
+    AcceleratorState._reset_state()  # or the precision of the first call in a notebook would hold for all later ones
     accelerator = Accelerator(mixed_precision=mixed_precision)
     schedule = schedule or constant()
     base_lrs = [group["lr"] for group in optimizer.param_groups]
     run_id = {"optimizer": type(optimizer).__name__, "lrs": base_lrs, "steps": steps, "seed": seed}
-    bare, history, first = model.to(accelerator.device), History(), 0
+    bare, bare_optimizer = model.to(accelerator.device), optimizer
+    history, first = History(), 0
     path = Path(checkpoint_dir) / CHECKPOINT if checkpoint_dir is not None else None
     if path is not None and path.exists():
         done = load_checkpoint(path, bare, optimizer, run_id)
         first, history.records = done.step, done.records
-    plain_optimizer = optimizer
     model, optimizer = accelerator.prepare(bare, optimizer)
     last = steps if stop_at is None else min(stop_at, steps)
-    bar = tqdm(
-        total=last, initial=first, desc="training", leave=False, disable=not (progress and accelerator.is_main_process)
-    )
-
+    quiet = not (progress and accelerator.is_main_process)
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
 
-    with torch.random.fork_rng(cuda), bar:  # the caller's random numbers go on as if nothing had happened
+    with (
+        torch.random.fork_rng(cuda),  # the caller's random numbers go on as if nothing had happened
+        tqdm(total=last, initial=first, desc="training", leave=False, disable=quiet) as bar,
+    ):
         for step in range(first, last):
-            if history.diverged:
-                break
             torch.manual_seed(seed_of(seed, step, accelerator.process_index))
             if on_step is not None:
                 on_step(step, bare)
             model.train()
-            factor = schedule(step)
-            for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
-                group["lr"] = lr * factor
             batch = send_to_device(batches(step), accelerator.device)
             with accelerator.autocast():
                 loss, metrics = loss_fn(model, batch)
+            values = accelerator.reduce({"loss": loss.detach()} | metrics, "mean")
+            factor = schedule(step)
+            known = {"step": step, "lr": base_lrs[0] * factor, "grad_norm": math.nan}
+            history.records.append(known | {name: float(value) for name, value in values.items()})
+            if history.diverged:
+                break
             optimizer.zero_grad()
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(model.parameters(), math.inf if clip_norm is None else clip_norm)
+            history.records[-1]["grad_norm"] = float(norm)
+            for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = lr * factor
             optimizer.step()
-            values = accelerator.reduce({"loss": loss.detach(), **metrics}, "mean")
-            values |= {"grad_norm": norm, "lr": base_lrs[0] * factor}
-            history.records.append({"step": step} | {name: float(value) for name, value in values.items()})
             bar.update()
             bar.set_postfix(loss=f"{history.records[-1]['loss']:.3f}", refresh=False)
             if path is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == last):
                 if accelerator.is_main_process:
-                    save_checkpoint(path, bare, plain_optimizer, Progress(step + 1, history.records, run_id))
+                    save_checkpoint(path, bare, bare_optimizer, Progress(step + 1, history.records, run_id))
                 accelerator.wait_for_everyone()  # nobody runs ahead of a file that is still being written
         if on_step is not None and last == steps and not history.diverged:
             on_step(steps, bare)
     for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
         group["lr"] = lr
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # takes Accelerate's autocast off the caller's model
     bare.eval()
     return history

@@ -39,9 +39,9 @@ STUDY = Study(
         "classifier, and upwards. (3) Biases stay small: standard deviation below 0.1. (4) In the pre-norm and RMSNorm "
         "networks the stream that enters the last norm has spread to more than twice its width at the first; in the "
         "post-norm network it has not. (5) All three reach a test accuracy within one percentage point of each other. "
-        "Added after the runs at learning rate 0.001, before those at 0.01: (6) at 0.01 the gains of all three networks "
-        "differ from each other at least five times as much (standard deviation), and test accuracy falls by less than "
-        "two percentage points."
+        "Added after the runs at learning rate 0.001, before those at 0.01: (6) at 0.01 the gains of all three "
+        "networks differ from each other at least five times as much (standard deviation), and test accuracy falls by "
+        "less than two percentage points."
     ),
     arms={
         f"{name} lr={lr:g}": asdict(Config(**VARIANTS[name], lr=lr, warmup=100, steps=1000, n_layers=12))

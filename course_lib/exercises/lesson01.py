@@ -1,0 +1,263 @@
+"""Checks for lesson 01, LayerNorm dynamics."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib import norms
+from course_lib.exercises import Wrong, call, checker, expect
+from course_lib.training import classification_loss
+
+WIDTH = 6
+
+
+def _rows(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """A small batch that is off-centre, with a gain and a bias that are not their starting values."""
+    x = torch.randn(4, WIDTH, dtype=dtype) * torch.tensor([[0.2], [1.0], [3.0], [0.5]], dtype=dtype) + 1.5
+    return x, torch.rand(WIDTH, dtype=dtype) + 0.5, torch.randn(WIDTH, dtype=dtype)
+
+
+@checker
+def layer_norm(fn: norms.NormFn) -> str:
+    """Check `fn(x, weight, bias, eps)` against `course_lib.norms.layer_norm`, then its gradient."""
+    x, weight, bias = _rows()
+    eps = 0.1  # large, so that where it stands can be seen
+    centred = x - x.mean(-1, keepdim=True)
+    variance = x.var(-1, correction=0, keepdim=True)
+    root = (variance + eps).sqrt()
+    x_hat = centred / root
+    axis0 = (x - x.mean(0)) / (x.var(0, correction=0) + eps).sqrt()
+    whole = (x - x.mean()) / (x.var(correction=0) + eps).sqrt()
+    unbiased = centred / (x.var(-1, keepdim=True) + eps).sqrt()
+    mistakes = {
+        "eps is added to the standard deviation. It belongs under the root: sqrt(variance + eps).": (
+            centred / (variance.sqrt() + eps) * weight + bias
+        ),
+        "eps is missing: divide by sqrt(variance + eps).": centred / variance.sqrt() * weight + bias,
+        "Your variance divides by d - 1. LayerNorm divides by d: `x.var(-1, correction=0)`.": unbiased * weight + bias,
+        "You divide by the variance, not by its root.": centred / (variance + eps) * weight + bias,
+        "You normalise over the batch (axis 0). Each row is normalised on its own: axis -1.": axis0 * weight + bias,
+        "You normalise over the whole tensor. Each row has its own mean and variance: axis -1, keepdim=True.": (
+            whole * weight + bias
+        ),
+        "The mean is not subtracted from x.": x / root * weight + bias,
+        "The gain `weight` is missing.": x_hat + bias,
+        "The `bias` is missing.": x_hat * weight,
+        "Gain and bias are both missing.": x_hat,
+        "The bias is added before the gain multiplies. First the gain, then the bias.": (x_hat + bias) * weight,
+    }
+    expect(call(fn, x, weight, bias, eps), x_hat * weight + bias, mistakes)
+    deep = torch.randn(2, 3, WIDTH)
+    wanted = norms.layer_norm(deep, weight, bias, eps)
+    expect(call(fn, deep, weight, bias, eps), wanted, {}, what="For x of shape (2, 3, 6), the result")
+    leaf = x.clone().requires_grad_()
+    y = call(fn, leaf, weight, bias, eps)
+    if not y.requires_grad:
+        raise Wrong("The values are right, but no gradient flows: look for .item(), .data, .detach() or NumPy.")
+    upstream = torch.randn_like(x)
+    reference = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(norms.layer_norm(reference, weight, bias, eps), reference, upstream)
+    (got,) = torch.autograd.grad(y, leaf, upstream)
+    expect(got, wanted, {}, what="The values are right, but the gradient with respect to x", tolerance=1e-4)
+    return "Right: values and gradients equal the library's."
+
+
+@checker
+def injected(fn: norms.NormFn, model: nn.Module, images: Tensor, labels: Tensor) -> str:
+    """Put `fn` into every LayerNorm of a trained model; compare its answers, then train both for ten steps."""
+    call(fn, *_rows(), 1e-5)  # an unsolved stub ends here
+    theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
+    replaced = [module for module in mine.modules() if isinstance(module, norms.LayerNorm)]
+    if not replaced:
+        raise ValueError("model has no LayerNorm to put your function into")
+    for module in replaced:
+        module.norm_fn = fn
+    batch = (images, labels)
+    with torch.no_grad():
+        want, got = theirs(images), mine(images)
+        accuracy = classification_loss(mine, batch)[1]["accuracy"].item()
+        before = classification_loss(theirs, batch)[1]["accuracy"].item()
+    if not torch.allclose(got, want, rtol=1e-3, atol=1e-3 * want.abs().max().item()):
+        raise Wrong(f"In the model your function gives other answers: accuracy {accuracy:.1%} instead of {before:.1%}.")
+    losses = [_ten_steps(network, batch) for network in (theirs, mine)]
+    if not abs(losses[0] - losses[1]) <= 1e-2 * losses[0]:
+        raise Wrong(
+            f"Trained for ten steps, the loss is {losses[1]:.4f} with your function, {losses[0]:.4f} without it."
+        )
+    return (
+        f"Your function runs in all {len(replaced)} norms of the network: accuracy {accuracy:.1%} (the library's: "
+        f"{before:.1%}); after ten steps of training the loss is {losses[1]:.4f} (the library's: {losses[0]:.4f})."
+    )
+
+
+def _ten_steps(model: nn.Module, batch: tuple[Tensor, Tensor]) -> float:
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for _ in range(10):
+        loss, _ = classification_loss(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return classification_loss(model, batch)[0].item()
+
+
+@checker
+def rms_norm(fn: Callable[[Tensor, Tensor, float], Tensor]) -> str:
+    """Check `fn(x, weight, eps)` against `course_lib.norms.rms_norm`."""
+    x, weight, _ = _rows()
+    eps = 0.1
+    mean_square = x.square().mean(-1, keepdim=True)
+    centred = x - x.mean(-1, keepdim=True)
+    mistakes = {
+        "You subtract the mean. RMSNorm does not: that is the step it saves.": norms.layer_norm(x, weight, None, eps),
+        "You divide by the standard deviation. RMSNorm divides by the root of the mean square, mean included.": (
+            x / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight
+        ),
+        "You divide by the length of the row: sum of squares. RMSNorm takes their mean.": (
+            x / (x.square().sum(-1, keepdim=True) + eps).sqrt() * weight
+        ),
+        "eps is added to the root mean square. It belongs under the root.": x / (mean_square.sqrt() + eps) * weight,
+        "eps is missing.": x / mean_square.sqrt() * weight,
+        "The gain `weight` is missing.": x / (mean_square + eps).sqrt(),
+        "You average over the batch (axis 0). Each row is normalised on its own: axis -1.": (
+            x / (x.square().mean(0) + eps).sqrt() * weight
+        ),
+    }
+    expect(call(fn, x, weight, eps), norms.rms_norm(x, weight, None, eps), mistakes)
+    return "Right: one statistic instead of two, and no bias."
+
+
+@checker
+def layer_norm_backward(fn: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> str:
+    """Check `fn(grad, x, weight, eps) -> (grad_x, grad_weight, grad_bias)`, first by parts, then with gradcheck."""
+    x, weight, bias = _rows(torch.float64)
+    grad, eps = torch.randn_like(x), 0.1
+    centred = x - x.mean(-1, keepdim=True)
+    scale = (centred.square().mean(-1, keepdim=True) + eps).rsqrt()
+    x_hat, g = centred * scale, grad * weight
+    mean_g, mean_gx = g.mean(-1, keepdim=True), (g * x_hat).mean(-1, keepdim=True)
+    answer = call(fn, grad, x, weight, eps)
+    if not isinstance(answer, tuple) or len(answer) != 3:
+        raise Wrong("Return three tensors: the gradients of x, weight and bias.")
+    plain, plain_gx = grad.mean(-1, keepdim=True), (grad * x_hat).mean(-1, keepdim=True)
+    mistakes = {
+        "grad_x lacks the term - mean(g): what flows back through the mean.": scale * (g - x_hat * mean_gx),
+        "grad_x lacks the term - x_hat * mean(g * x_hat): what flows back through the variance.": scale * (g - mean_g),
+        "grad_x lacks both terms that flow back through mean and variance.": scale * g,
+        "grad_x lacks the factor 1 / sqrt(variance + eps).": g - mean_g - x_hat * mean_gx,
+        "grad_x lacks the gain: use g = grad * weight everywhere.": scale * (grad - plain - x_hat * plain_gx),
+        "grad_x sums where it should average over the row.": scale * (g - WIDTH * mean_g - x_hat * WIDTH * mean_gx),
+    }
+    expect(answer[0], scale * (g - mean_g - x_hat * mean_gx), mistakes, what="grad_x")
+    mistakes = {
+        "grad_weight uses x; the gain multiplies x_hat.": (grad * x).sum(0),
+        "grad_weight averages over the rows; every row adds its part: sum.": (grad * x_hat).mean(0),
+        "grad_weight has the gain in it; the gain does not act on its own gradient.": (g * x_hat).sum(0),
+    }
+    expect(answer[1], (grad * x_hat).sum(0), mistakes, what="grad_weight")
+    mistakes = {
+        "grad_bias averages over the rows; every row adds its part: sum.": grad.mean(0),
+        "grad_bias has the gain in it; the bias comes after the gain.": g.sum(0),
+    }
+    expect(answer[2], grad.sum(0), mistakes, what="grad_bias")
+
+    class Mine(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            ctx.save_for_backward(x, weight)
+            return norms.layer_norm(x, weight, bias, eps)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Any:
+            return fn(grad, *ctx.saved_tensors, eps)
+
+    inputs = tuple(t.clone().requires_grad_() for t in (x, weight, bias))
+    if not torch.autograd.gradcheck(Mine.apply, inputs, raise_exception=False):
+        raise Wrong(
+            "The formulas hold for one batch, but torch.autograd.gradcheck disagrees: does a number depend on it?"
+        )
+    return "Right: torch.autograd.gradcheck finds the same gradients by finite differences."
+
+
+@checker
+def gradient_products(fn: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]) -> str:
+    """Check `fn(x, upstream, eps)`: products of the gradient of x with the ones vector and with x_hat, each (B,)."""
+    x, _, _ = _rows(torch.float64)
+    upstream = torch.randn_like(x)
+    for eps in (0.0, 0.3):
+        leaf = x.clone().requires_grad_()
+        x_hat = norms.layer_norm(leaf, eps=eps)
+        (gradient,) = torch.autograd.grad(x_hat, leaf, upstream)
+        x_hat = x_hat.detach()
+        answer = call(fn, x, upstream, eps)
+        if not isinstance(answer, tuple) or len(answer) != 2:
+            raise Wrong("Return two tensors: the products with the ones vector and with x_hat.")
+        ones, along = gradient.sum(-1), (gradient * x_hat).sum(-1)
+        mistakes = {
+            "That is the upstream gradient times the ones vector; take the gradient with respect to x.": upstream.sum(
+                -1
+            )
+        }
+        expect(
+            answer[0],
+            ones,
+            mistakes,
+            what=f"With eps={eps}, the product with the ones vector",
+            tolerance=1e-9,
+            size=1.0,
+        )
+        mistakes = {
+            "That is the upstream gradient times x_hat; take the gradient with respect to x.": (upstream * x_hat).sum(
+                -1
+            ),
+            "That is the gradient times x; the second direction is x_hat, the normalised row.": (gradient * x).sum(-1),
+            "That is x_hat with eps = 0; use the eps that was given.": (gradient * norms.layer_norm(x, eps=0.0)).sum(
+                -1
+            ),
+        }
+        expect(answer[1], along, mistakes, what=f"With eps={eps}, the product with x_hat", tolerance=1e-9, size=1.0)
+    return "Right: with eps = 0 both vanish. With eps > 0 one of them does not. Which, and by how much? Next exercise."
+
+
+@checker
+def radial_leak(fn: Callable[[Tensor, float], Tensor]) -> str:
+    """Check `fn(variance, eps)`: the share of the gradient along x_hat that eps lets through."""
+    variance, eps = torch.tensor([0.01, 0.1, 1.0, 10.0], dtype=torch.float64), 0.1
+    mistakes = {
+        "That is the share that is removed; asked is the share that gets through.": variance / (variance + eps),
+        "Nearly: eps / variance grows without end for small variance, but a share ends at 1.": eps / variance,
+        "You took the root: the length of x_hat is sqrt(d * var / (var + eps)), but its square enters.": (
+            1 - (variance / (variance + eps)).sqrt()
+        ),
+        "With eps > 0 the share is not 0: measure it with your function from the exercise before.": 0 * variance,
+    }
+    expect(call(fn, variance, eps), eps / (variance + eps), mistakes)
+    return (
+        "Right: eps / (variance + eps). A row with little variance is not fully normalised, and its length can learn."
+    )
+
+
+@checker
+def half_layer_norm(fn: Callable[[Tensor, float], Tensor]) -> str:
+    """Check `fn(x, eps)`: LayerNorm of float16 rows, some of them large, correct to float16's precision."""
+    x = torch.randn(5, 64).mul(torch.tensor([[0.01], [1.0], [100.0], [2000.0], [8000.0]])).half()
+    eps = 1e-5
+    want = norms.layer_norm(x.double(), eps=eps).half()
+    naive = x - x.mean(-1, keepdim=True)
+    naive = naive / (naive.square().mean(-1, keepdim=True) + eps).sqrt()
+    bad_scale = x.float() / x.float().abs().amax(-1, keepdim=True)
+    got = call(fn, x, eps)
+    if isinstance(got, Tensor) and got.dtype in (torch.float32, torch.float64):
+        raise Wrong(
+            f"The result has dtype {got.dtype}. What goes in as float16 must come out as float16: `.to(x.dtype)`."
+        )
+    mistakes = {
+        "Large rows come out as zeros: their squares overflow float16, which ends at 65,504. Widen first.": naive,
+        "You scaled the rows before eps was added: rows with little variance come out too small or too large.": (
+            norms.layer_norm(bad_scale, eps=eps).half()
+        ),
+    }
+    expect(got, want, mistakes, tolerance=2e-3)
+    return "Right: widen, normalise, narrow. That is what the library and torch do."

@@ -1,0 +1,168 @@
+"""Every solution passes; every natural mistake is told apart from the others; a stub is not an error."""
+
+import pytest
+import torch
+
+from course_lib import norms, pretrained
+from course_lib.corpora import fashion_tensors
+from course_lib.exercises import lesson01 as check
+from tests.conftest import ROOT, load_file
+
+SOLUTIONS = load_file(ROOT / "solutions" / "01_layernorm_dynamics.py")
+SIMPLE = ["layer_norm", "rms_norm", "layer_norm_backward", "gradient_products", "radial_leak", "half_layer_norm"]
+
+
+def std(x, **kw):
+    return x.std(-1, correction=0, keepdim=True)
+
+
+def var(x):
+    return x.var(-1, correction=0, keepdim=True)
+
+
+def mean(x):
+    return x.mean(-1, keepdim=True)
+
+
+def backward(change):
+    """The right gradients, with one part changed."""
+
+    def fn(grad, x, weight, eps):
+        scale = (var(x) + eps).rsqrt()
+        x_hat, g = (x - mean(x)) * scale, grad * weight
+        parts = {
+            "grad_x": scale * (g - mean(g) - x_hat * mean(g * x_hat)),
+            "grad_weight": (grad * x_hat).sum(0),
+            "grad_bias": grad.sum(0),
+        }
+        parts |= change(grad, x, x_hat, g, scale)
+        return tuple(parts.values())
+
+    return fn
+
+
+def products(pick):
+    def fn(x, upstream, eps):
+        x = x.clone().requires_grad_()
+        x_hat = norms.layer_norm(x, eps=eps)
+        (gradient,) = torch.autograd.grad(x_hat, x, upstream)
+        return pick(gradient, x.detach(), x_hat.detach(), upstream)
+
+    return fn
+
+
+WRONG = {
+    "layer_norm": {
+        "under the root": lambda x, w, b, eps: (x - mean(x)) / (std(x) + eps) * w + b,
+        "divides by d - 1": lambda x, w, b, eps: (x - mean(x)) / (x.var(-1, keepdim=True) + eps).sqrt() * w + b,
+        "axis 0": lambda x, w, b, eps: (x - x.mean(0)) / (x.var(0, correction=0) + eps).sqrt() * w + b,
+        "whole tensor": lambda x, w, b, eps: (x - x.mean()) / (x.var(correction=0) + eps).sqrt() * w + b,
+        "eps is missing": lambda x, w, b, eps: (x - mean(x)) / std(x) * w + b,
+        "not by its root": lambda x, w, b, eps: (x - mean(x)) / (var(x) + eps) * w + b,
+        "mean is not subtracted": lambda x, w, b, eps: x / (var(x) + eps).sqrt() * w + b,
+        "gain `weight` is missing": lambda x, w, b, eps: norms.layer_norm(x, None, b, eps),
+        "`bias` is missing": lambda x, w, b, eps: norms.layer_norm(x, w, None, eps),
+        "both missing": lambda x, w, b, eps: norms.layer_norm(x, None, None, eps),
+        "before the gain": lambda x, w, b, eps: (norms.layer_norm(x, None, None, eps) + b) * w,
+        "no gradient flows": lambda x, w, b, eps: norms.layer_norm(x.detach(), w, b, eps),
+        "a float; a tensor is needed": lambda x, w, b, eps: 1.0,
+        "shape (6,)": lambda x, w, b, eps: w,
+        'stopped with ZeroDivisionError at `"divides by zero": 1 / 0`': None,
+        "in place": lambda x, w, b, eps: norms.layer_norm(x.sub_(mean(x)), w, b, eps),
+        "not a number": lambda x, w, b, eps: x / 0,
+    },
+    "rms_norm": {
+        "subtract the mean": lambda x, w, eps: norms.layer_norm(x, w, None, eps),
+        "mean included": lambda x, w, eps: x / (var(x) + eps).sqrt() * w,
+        "takes their mean": lambda x, w, eps: x / (x.square().sum(-1, keepdim=True) + eps).sqrt() * w,
+        "under the root": lambda x, w, eps: x / (mean(x.square()).sqrt() + eps) * w,
+        "eps is missing": lambda x, w, eps: x / mean(x.square()).sqrt() * w,
+        "gain `weight` is missing": lambda x, w, eps: x / (mean(x.square()) + eps).sqrt(),
+        "axis 0": lambda x, w, eps: x / (x.square().mean(0) + eps).sqrt() * w,
+    },
+    "layer_norm_backward": {
+        "back through the mean": backward(lambda o, x, h, g, s: {"grad_x": s * (g - h * mean(g * h))}),
+        "back through the variance": backward(lambda o, x, h, g, s: {"grad_x": s * (g - mean(g))}),
+        "both terms": backward(lambda o, x, h, g, s: {"grad_x": s * g}),
+        "factor 1 / sqrt": backward(lambda o, x, h, g, s: {"grad_x": g - mean(g) - h * mean(g * h)}),
+        "lacks the gain": backward(lambda o, x, h, g, s: {"grad_x": s * (o - mean(o) - h * mean(o * h))}),
+        "uses x": backward(lambda o, x, h, g, s: {"grad_weight": (o * x).sum(0)}),
+        "grad_weight averages": backward(lambda o, x, h, g, s: {"grad_weight": (o * h).mean(0)}),
+        "grad_bias averages": backward(lambda o, x, h, g, s: {"grad_bias": o.mean(0)}),
+        "Return three tensors": lambda grad, x, weight, eps: grad,
+    },
+    "gradient_products": {
+        "upstream gradient times the ones": products(lambda g, x, h, u: (u.sum(-1), (g * h).sum(-1))),
+        "upstream gradient times x_hat": products(lambda g, x, h, u: (g.sum(-1), (u * h).sum(-1))),
+        "gradient times x;": products(lambda g, x, h, u: (g.sum(-1), (g * x).sum(-1))),
+        "shape ()": products(lambda g, x, h, u: (g.sum(), (g * h).sum())),
+        "Return two tensors": products(lambda g, x, h, u: g),
+    },
+    "radial_leak": {
+        "that is removed": lambda v, eps: v / (v + eps),
+        "ends at 1": lambda v, eps: eps / v,
+        "its square enters": lambda v, eps: 1 - (v / (v + eps)).sqrt(),
+        "share is not 0": lambda v, eps: 0 * v,
+    },
+    "half_layer_norm": {
+        "overflow float16": lambda x, eps: (x - mean(x)) / (mean((x - mean(x)).square()) + eps).sqrt(),
+        "must come out as float16": lambda x, eps: norms.layer_norm(x.float(), eps=eps),
+        "before eps was added": lambda x, eps: norms.layer_norm(
+            x.float() / x.float().abs().amax(-1, True), eps=eps
+        ).half(),
+        "differs most at index": lambda x, eps: x,
+    },
+}
+del WRONG["layer_norm"]['stopped with ZeroDivisionError at `"divides by zero": 1 / 0`']
+
+
+@pytest.mark.parametrize("name", SIMPLE)
+def test_solutions_pass(name):
+    result = getattr(check, name)(getattr(SOLUTIONS, name))
+    assert result.ok is True, result
+    assert repr(result).startswith("✓ Right")
+
+
+@pytest.mark.parametrize(("name", "words"), [(name, words) for name in WRONG for words in WRONG[name]])
+def test_mistakes_are_told_apart(name, words):
+    result = getattr(check, name)(WRONG[name][words])
+    assert result.ok is False
+    assert words in result.message
+    assert sum(w in result.message for w in WRONG[name]) == 1, "the message fits more than one mistake"
+
+
+@pytest.mark.parametrize("name", SIMPLE)
+def test_a_stub_and_an_error_are_answers_not_tracebacks(name):
+    def unfinished(*args):
+        raise NotImplementedError
+
+    def broken(*args):
+        return {}["no such key"]
+
+    for stub in (lambda *args: None, lambda *args: ..., unfinished):
+        result = getattr(check, name)(stub)
+        assert result.ok is None
+        assert "Not solved yet" in repr(result)
+    result = getattr(check, name)(broken)
+    assert result.ok is False
+    assert "KeyError" in result.message
+    assert 'return {}["no such key"]' in result.message
+
+
+def test_injection_runs_in_the_trained_network():
+    model = pretrained.load("residual-mlp")
+    images, labels = fashion_tensors("test")
+    batch = images[:500], labels[:500]
+    result = check.injected(SOLUTIONS.layer_norm, model, *batch)
+    assert result.ok, result
+    assert "all 13 norms" in result.message
+    assert all(
+        m.norm_fn is norms.layer_norm for m in model.modules() if isinstance(m, norms.LayerNorm)
+    )  # a copy was used
+    wrong = check.injected(WRONG["layer_norm"]["axis 0"], model, *batch)
+    assert wrong.ok is False
+    assert "other answers: accuracy" in wrong.message
+    detached = check.injected(WRONG["layer_norm"]["no gradient flows"], model, *batch)
+    assert detached.ok is False
+    assert "Trained for ten steps" in detached.message
+    assert check.injected(lambda *args: None, model, *batch).ok is None

@@ -1,0 +1,105 @@
+"""The recorder: what it keeps, that it leaves no trace, what it refuses."""
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib.dynamics import EDGES, NormTrace, norm_names, snapshot
+from course_lib.features import gradient_norms, record, select, spread_by_depth
+from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
+from tests.conftest import randomise
+
+
+def model(**fields):
+    return randomise(ResidualMLP(ResidualMLPConfig(d_in=6, d_model=8, d_ff=8, n_layers=3, **fields)))
+
+
+def test_select_works_level_by_level():
+    names = ["", "blocks", "blocks.0", "blocks.0.mlp", "blocks.10", "head"]
+    assert select("blocks.*", names) == ["blocks.0", "blocks.10"]
+    assert select(["head", "blocks.0"], names) == ["blocks.0", "head"]
+    with pytest.raises(ValueError, match=r"'block\.\*' matches nothing; there are blocks, blocks\.0"):
+        select(["head", "block.*"], names)
+
+
+def test_record_keeps_outputs_and_inputs_and_leaves_no_hook():
+    net, x = model(), torch.randn(4, 6)
+    with record(net, "blocks.*") as outputs:
+        net(x)
+    with record(net, ["blocks.*", "head"], inputs=True) as inputs:
+        net(x)
+    stream = net.embed(x)
+    for i, block in enumerate(net.blocks):
+        assert torch.equal(inputs[f"blocks.{i}"], stream)
+        stream = block(stream)
+        assert torch.equal(outputs[f"blocks.{i}"], stream)
+    assert list(outputs) == ["blocks.0", "blocks.1", "blocks.2"]
+    assert torch.equal(inputs["head"], net.final_norm(stream))
+    assert not outputs["blocks.0"].requires_grad
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_hooks_go_after_an_error_too():
+    net = model()
+    with pytest.raises(ValueError, match="images has shape"), record(net, "blocks.*"):
+        net(torch.randn(4, 5))
+    assert not any(module._forward_hooks for module in net.modules())
+
+
+def test_the_record_is_a_copy():
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True))
+    x = torch.randn(5, 3)
+    with record(net, "0") as seen:
+        net(x)
+    assert torch.equal(seen["0"], net[0](x))
+    assert (seen["0"] < 0).any()
+
+
+def test_a_module_without_tensor_output_is_refused():
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with pytest.raises(ValueError, match="'0' gives tuple"), record(net := nn.Sequential(Two()), "0"):
+        net(torch.ones(1))
+
+
+def test_spread_and_gradients():
+    net, x = model(), torch.randn(64, 6)
+    with record(net, "blocks.*") as seen:
+        loss = net(x).square().sum()
+    assert spread_by_depth(net, "blocks.*", x) == pytest.approx([v.std().item() for v in seen.values()])
+    with pytest.raises(ValueError, match=r"'blocks\.0\.mlp\.down\.weight' has no gradient"):
+        gradient_norms(net, "blocks.*.mlp.down.weight")
+    loss.backward()
+    want = [block.mlp.down.weight.grad.norm().item() for block in net.blocks]
+    assert gradient_norms(net, "blocks.*.mlp.down.weight") == pytest.approx(want)
+
+
+def test_snapshot_holds_what_the_norms_do():
+    net, x = model(), torch.randn(200, 6)
+    seen = snapshot(net, x)
+    assert norm_names(net) == ["blocks.0.norm", "blocks.1.norm", "blocks.2.norm", "final_norm"]
+    assert seen["gain"].shape == seen["bias"].shape == (4, 8)
+    width = (EDGES[1] - EDGES[0]).item()
+    assert torch.allclose(seen["density"].sum(-1) * width, torch.ones(4), atol=1e-5)
+    centres = (EDGES[1:] + EDGES[:-1]) / 2
+    assert (seen["density"] * centres).sum(-1).mul(width).abs().max() < 0.02  # mean 0
+    assert (seen["density"] * centres**2).sum(-1).mul(width).sub(1).abs().max() < 0.05  # variance 1, before the gain
+    assert torch.equal(seen["gain"][1], net.blocks[1].norm.weight.detach())
+    assert seen["input_std"][0].item() == pytest.approx(net.embed(x).std().item(), rel=1e-5)
+
+
+def test_trace_takes_the_wanted_steps_alone():
+    net = model(norm="rmsnorm", placement="post")
+    trace = NormTrace(torch.randn(20, 6), (0, 2))
+    with pytest.raises(ValueError, match="no snapshot"):
+        trace.tensors()
+    for step in range(4):
+        trace(step, net)
+    tensors = trace.tensors()
+    assert tensors["steps"].tolist() == [0, 2]
+    assert tensors["gain"].shape == (2, 3, 8)
+    assert tensors["bias"].abs().max() == 0
+    with pytest.raises(ValueError, match="no LayerNorm"):
+        norm_names(model(norm="none"))

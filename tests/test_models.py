@@ -1,0 +1,78 @@
+"""ResidualMLP: where its norms stand, how it starts, what it refuses."""
+
+import re
+
+import pytest
+import torch
+
+from course_lib.init import init_weights, seed_of
+from course_lib.mlp import MLP, GatedMLP
+from course_lib.models.residual_mlp import ResidualBlock, ResidualMLP, ResidualMLPConfig
+from tests.conftest import randomise
+
+SMALL = {"d_in": 10, "d_model": 8, "d_ff": 12, "n_layers": 3}
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm", "none"])
+def test_blocks_follow_their_formulas(norm):
+    x = torch.randn(5, 8)
+    for residual in (True, False):
+        for placement in ("pre", "post"):
+            config = ResidualMLPConfig(**SMALL, norm=norm, placement=placement, residual=residual)
+            block = randomise(ResidualBlock(config))
+            f, n = block.mlp, block.norm
+            skip = x if residual else 0
+            want = skip + f(n(x)) if placement == "pre" else n(skip + f(x))
+            assert torch.equal(block(x), want)
+
+
+def test_the_whole_is_its_parts():
+    for placement in ("pre", "post"):
+        model = randomise(ResidualMLP(ResidualMLPConfig(**SMALL, placement=placement)))
+        x = torch.randn(4, 10)
+        stream = model.embed(x)
+        for block in model.blocks:
+            stream = block(stream)
+        if placement == "pre":
+            stream = model.final_norm(stream)
+        else:
+            assert not list(model.final_norm.parameters())  # a post-norm stream is normalised already
+        assert torch.equal(model(x), model.head(stream))
+
+
+def test_weights_depend_on_seed_and_name_alone():
+    one, same, other = (ResidualMLP(ResidualMLPConfig(**SMALL, seed=s)) for s in (3, 3, 4))
+    torch.manual_seed(99)
+    again = ResidualMLP(
+        ResidualMLPConfig(**(SMALL | {"n_layers": 5}), seed=3)
+    )  # two more layers change no other weight
+    assert torch.equal(one.blocks[1].mlp.up.weight, same.blocks[1].mlp.up.weight)
+    assert torch.equal(one.blocks[1].mlp.up.weight, again.blocks[1].mlp.up.weight)
+    assert not torch.equal(one.blocks[1].mlp.up.weight, other.blocks[1].mlp.up.weight)
+    assert not torch.equal(one.blocks[0].mlp.up.weight, one.blocks[1].mlp.up.weight)
+    assert one.head.bias.abs().max() == 0
+    assert seed_of(1, "a") == seed_of(1, "a") != seed_of(1, "b")
+
+
+def test_initial_spread_is_gain_over_root_fan_in():
+    layer = torch.nn.Linear(400, 300)
+    assert init_weights(layer, 0, gain=2.0).weight.std().item() == pytest.approx(2 / 20, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (lambda: ResidualMLPConfig(n_layers=0), "n_layers=0"),
+        (lambda: ResidualMLPConfig(placement="mid"), "placement='mid'"),
+        (lambda: ResidualMLP(ResidualMLPConfig(norm="group")), "norm='group'"),
+        (lambda: ResidualMLP(ResidualMLPConfig(**SMALL))(torch.randn(2, 9)), "(2, 9)"),
+        (lambda: ResidualMLP(ResidualMLPConfig(**SMALL))(torch.randn(2, 10, 1)), "(2, 10, 1)"),
+        (lambda: MLP(0, 4), "d_model=0"),
+        (lambda: GatedMLP(4, 0), "d_ff=0"),
+        (lambda: MLP(4, 4, "tanh"), "activation='tanh'"),
+        (lambda: init_weights(torch.nn.Linear(2, 2), 0, gain=0.0), "gain=0"),
+    ],
+)
+def test_bad_input_names_itself(action, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        action()

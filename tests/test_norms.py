@@ -1,0 +1,102 @@
+"""Properties of the norms that hold for any input, and what they refuse."""
+
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_lib.norms import LayerNorm, RMSNorm, layer_norm, make_norm, rms_norm
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(1, 5), st.integers(2, 40), st.integers(0, 10**6), st.floats(-50, 50), st.floats(0.1, 100),
+)  # fmt: skip
+def test_layer_norm_ignores_shift_and_scale(rows, width, seed, shift, scale):
+    x = torch.randn(rows, width, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    y = layer_norm(x, eps=0.0)
+    assert torch.allclose(layer_norm(x * scale + shift, eps=0.0), y, atol=1e-7)
+    assert torch.allclose(layer_norm(-x, eps=0.0), -y, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(2, 40), st.integers(0, 10**6))
+def test_geometry(width, seed):
+    """With eps = 0 the output lies on a sphere in a hyperplane; the gradient is orthogonal to 1 and to x-hat."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(3, width, dtype=torch.float64, generator=generator).requires_grad_()
+    y = layer_norm(x, eps=0.0)
+    assert torch.allclose(y.sum(-1), torch.zeros(3, dtype=torch.float64), atol=1e-9)
+    assert torch.allclose(y.norm(dim=-1), torch.full((3,), width**0.5, dtype=torch.float64))
+    upstream = torch.randn(3, width, dtype=torch.float64, generator=generator)
+    (gradient,) = torch.autograd.grad(y, x, upstream)
+    size = gradient.norm(dim=-1) + 1
+    assert ((gradient.sum(-1) / size).abs() < 1e-8).all()
+    assert (((gradient * y).sum(-1) / size).abs() < 1e-8).all()
+
+
+def test_eps_lets_radial_gradient_through():
+    x = torch.randn(4, 9, dtype=torch.float64).requires_grad_()
+    eps, upstream = 0.2, torch.randn(4, 9, dtype=torch.float64)
+    y = layer_norm(x, eps=eps)
+    (gradient,) = torch.autograd.grad(y, x, upstream)
+    variance = x.detach().var(-1, correction=0)
+    leak = (upstream * y.detach()).sum(-1) / (variance + eps).sqrt() * eps / (variance + eps)
+    assert torch.allclose((gradient * y.detach()).sum(-1), leak)
+    assert torch.allclose(gradient.sum(-1), torch.zeros(4, dtype=torch.float64), atol=1e-12)
+
+
+def test_each_row_stands_alone():
+    x = torch.randn(6, 8)
+    for norm in (layer_norm, rms_norm):
+        assert torch.equal(norm(x)[2:3], norm(x[2:3]))
+        assert torch.equal(norm(x[torch.tensor([3, 1, 0])]), norm(x)[torch.tensor([3, 1, 0])])
+
+
+def test_rms_norm_keeps_the_mean_and_is_layer_norm_on_centred_rows():
+    x = torch.randn(5, 16, dtype=torch.float64) + 2
+    assert (rms_norm(x).mean(-1) > 0.1).all()
+    centred = x - x.mean(-1, keepdim=True)
+    assert torch.allclose(rms_norm(centred), layer_norm(x))
+
+
+def test_constant_rows_and_large_half_values_stay_finite():
+    assert torch.equal(layer_norm(torch.full((2, 8), 7.0)), torch.zeros(2, 8))
+    large = torch.tensor([[60000.0, -60000.0, 30000.0, 0.0]], dtype=torch.float16)
+    for norm in (layer_norm, rms_norm):
+        assert norm(large).dtype == torch.float16
+        assert torch.allclose(norm(large).double(), norm(large.double()), atol=2e-3)
+
+
+def test_gradcheck():
+    x, w, b = (torch.randn(n, 6, dtype=torch.float64).squeeze(0).requires_grad_() for n in (3, 1, 1))
+    assert torch.autograd.gradcheck(lambda *a: layer_norm(*a, eps=0.1), (x, w, b))
+    assert torch.autograd.gradcheck(lambda *a: rms_norm(*a, eps=0.1), (x, w, b))
+
+
+def test_nan_stays_in_its_row():
+    x = torch.randn(3, 4)
+    x[1, 2] = float("nan")
+    y = layer_norm(x)
+    assert y[1].isnan().all()
+    assert y[[0, 2]].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (lambda: LayerNorm(0), "d_model=0"),
+        (lambda: RMSNorm(4, eps=-1.0), "eps=-1"),
+        (lambda: LayerNorm(4, eps=float("nan")), "eps=nan"),
+        (lambda: LayerNorm(4)(torch.randn(2, 5)), "weight has shape (4,)"),
+        (lambda: layer_norm(torch.ones(2, 4), bias=torch.ones(3)), "bias has shape (3,)"),
+        (lambda: layer_norm(torch.ones(2, 4, dtype=torch.long)), "dtype torch.int64"),
+        (lambda: layer_norm(torch.tensor(1.0)), "no axis"),
+        (lambda: make_norm("layer", 4), "norm='layer'"),
+    ],
+)
+def test_bad_input_names_itself(action, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        action()

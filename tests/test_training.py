@@ -1,0 +1,237 @@
+"""The training loop: exact resume after SIGKILL, several processes, schedules, what it refuses."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from course_lib import checkpoint
+from course_lib.corpora import shuffled_batches
+from course_lib.training import CHECKPOINT, classification_loss, constant, cosine, linear, train
+
+WORKER = Path(__file__).parent / "training_worker.py"
+
+
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(64, 6, generator=generator)
+    return x, (x[:, :3] + x[:, 3:]).argmax(-1)
+
+
+def fit(model, **options):
+    options = {"steps": 30, "schedule": cosine(30, 5), "progress": False, "seed": 4} | options
+    optimizer = options.pop("optimizer", None) or torch.optim.AdamW(model.parameters(), lr=0.01)
+    return train(model, shuffled_batches(data(), 16, 3), classification_loss, optimizer, **options)
+
+
+def same(one: nn.Module, two: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+def test_it_learns_and_records():
+    model = network()
+    history = fit(model, steps=150, schedule=cosine(150, 10))
+    assert history.records[0].keys() == {"step", "loss", "accuracy", "grad_norm", "lr"}
+    assert history.column("step") == list(range(150))
+    assert sum(history.column("loss")[-20:]) / 20 < 0.6 * history.column("loss")[0]
+    assert not history.diverged
+    assert not model.training
+    with pytest.raises(ValueError, match="name='perplexity'"):
+        history.column("perplexity")
+
+
+def test_stopped_and_resumed_equals_unbroken(tmp_path):
+    unbroken, broken = network(), network()
+    whole = fit(unbroken)
+    fit(broken, stop_at=13, checkpoint_dir=tmp_path, checkpoint_every=5)
+    fresh = network()
+    with torch.no_grad():
+        fresh[0].weight.zero_()  # whatever the new process starts from, the checkpoint decides
+    resumed = fit(fresh, checkpoint_dir=tmp_path, checkpoint_every=5)
+    assert same(unbroken, fresh)
+    assert whole.records == resumed.records
+    assert fit(network(), checkpoint_dir=tmp_path).records == whole.records  # finished: nothing left to do
+
+
+@pytest.mark.parametrize("moment", ["step", "write"])
+def test_killed_and_resumed_equals_unbroken(tmp_path, moment):
+    """SIGKILL between steps, and in the middle of writing a checkpoint."""
+    unbroken = network()
+    whole = fit(unbroken)
+    command = [sys.executable, str(WORKER), str(tmp_path)]
+    killed = subprocess.run([*command, moment], env=_environment(), capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert (tmp_path / CHECKPOINT).exists()
+    subprocess.run([*command, "never"], env=_environment(), check=True)
+    header = checkpoint.load_checkpoint(tmp_path / CHECKPOINT, model := network(), _adam(model), _run_id(whole))
+    assert same(unbroken, model)
+    assert header.records == whole.records
+
+
+def _adam(model):
+    return torch.optim.AdamW(model.parameters(), lr=0.01)
+
+
+def _run_id(history):
+    return {"optimizer": "AdamW", "lrs": [0.01], "steps": 30, "seed": 4}
+
+
+def _environment():
+    root = str(WORKER.parents[1])
+    return os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path):
+    """The same call under torchrun with gloo: each process takes half of every batch."""
+    single = network().double()
+    single[2].p = 0.0  # dropout draws per process
+    x, y = data()
+    optimizer = torch.optim.AdamW(single.parameters(), lr=0.01)
+    batches = shuffled_batches((x.double(), y), 16, 3)
+    whole = train(single, batches, classification_loss, optimizer, steps=12, seed=4, progress=False)
+    environment = _environment() | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*command, str(WORKER), str(tmp_path), "two"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    weights = load_file(tmp_path / "weights.safetensors")
+    for name, tensor in single.state_dict().items():
+        assert torch.allclose(weights[name], tensor, atol=1e-6), name  # the loss is computed in float32
+    facts = json.loads((tmp_path / "facts.json").read_text())
+    assert facts["processes"] == 2
+    assert facts["losses"] == pytest.approx(whole.column("loss"), abs=1e-6)
+
+
+def test_training_leaves_the_callers_random_numbers_alone():
+    torch.manual_seed(5)
+    want = torch.rand(3)
+    model = network()
+    torch.manual_seed(5)
+    fit(model, steps=3, schedule=None)
+    assert torch.equal(torch.rand(3), want)
+
+
+def test_schedules():
+    assert [constant(3)(s) for s in (0, 1, 2, 3, 99)] == [0.25, 0.5, 0.75, 1, 1]
+    assert constant()(0) == 1
+    for make in (cosine, linear):
+        curve = [make(20, 4)(s) for s in range(20)]
+        assert curve[4] == 1 == max(curve)
+        assert curve[:5] == sorted(curve[:5])
+        assert curve[4:] == sorted(curve[4:], reverse=True)
+        assert curve[12] == pytest.approx(0.5)  # half-way down
+        assert make(20, 4, floor=0.1)(20) == pytest.approx(0.1)
+        with pytest.raises(ValueError, match="warmup=20, steps=20"):
+            make(20, 20)
+    with pytest.raises(ValueError, match="warmup=-1"):
+        constant(-1)
+
+
+def test_the_schedule_is_used_and_the_optimizer_given_back_as_it_was():
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    history = fit(model, optimizer=optimizer)
+    assert history.column("lr") == pytest.approx([0.02 * cosine(30, 5)(s) for s in range(30)])
+    assert optimizer.param_groups[0]["lr"] == 0.02
+
+
+def test_clipping_bounds_the_step():
+    """SGD's step is lr times the clipped gradient; the recorded norm is the one before clipping."""
+    model = network()
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    history = fit(model, optimizer=torch.optim.SGD(model.parameters(), lr=1.0), steps=1, schedule=None, clip_norm=0.01)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert history.records[0]["grad_norm"] > 0.05
+
+
+def test_divergence_ends_training_before_the_weights_are_spoilt():
+    model = network()
+
+    def spoilt(model, batch):
+        loss, metrics = classification_loss(model, batch)
+        spoilt.calls += 1
+        return loss * (float("nan") if spoilt.calls == 4 else 1.0), metrics
+
+    spoilt.calls = 0
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    history = train(model, shuffled_batches(data(), 16, 3), spoilt, optimizer, steps=30, progress=False)
+    assert history.diverged
+    assert len(history.records) == 4
+    assert math.isnan(history.records[-1]["loss"])
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_on_step_sees_every_step_and_the_end():
+    seen = []
+    model = network()
+    fit(model, steps=4, schedule=None, on_step=lambda step, m: seen.append((step, m is model)))
+    assert seen == [(0, True), (1, True), (2, True), (3, True), (4, True)]
+
+
+def test_a_checkpoint_of_another_run_or_model_is_refused(tmp_path):
+    fit(network(), stop_at=5, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"'seed': 4.*'seed': 5"):
+        fit(network(), checkpoint_dir=tmp_path, seed=5)
+    with pytest.raises(ValueError, match="another model"):
+        fit(nn.Sequential(nn.Linear(6, 3)), checkpoint_dir=tmp_path)
+    path = tmp_path / CHECKPOINT
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="damaged"):
+        fit(network(), checkpoint_dir=tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [CHECKPOINT]  # no temporary file is left
+
+
+def test_tied_weights_and_momentum_survive_a_checkpoint(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+            self.b.weight = self.a.weight
+            self.head = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.head(self.b(self.a(x).relu()))
+
+    def sgd(model):
+        return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+    unbroken, broken, resumed = Tied(), Tied(), Tied()
+    fit(unbroken, optimizer=sgd(unbroken))
+    fit(broken, optimizer=sgd(broken), stop_at=10, checkpoint_dir=tmp_path)
+    fit(resumed, optimizer=sgd(resumed), checkpoint_dir=tmp_path)
+    assert same(unbroken, resumed)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"clip_norm": 0.0}, "clip_norm=0"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0"),
+        ({"mixed_precision": "fp16"}, "mixed_precision='fp16'"),
+    ],
+)
+def test_bad_input_names_itself(options, words):
+    with pytest.raises(ValueError, match=words):
+        fit(network(), **options)
+
+
+def test_bfloat16_autocast_trains():
+    history = fit(network(), mixed_precision="bf16", steps=60, schedule=None)
+    assert history.column("loss")[-1] < history.column("loss")[0]
