@@ -24,7 +24,8 @@ def fashion_mnist(split: str = "train") -> "Dataset":
     """Product photos from Fashion-MNIST: columns image (28, 28), grey 0 to 255, and label, one of FASHION_CLASSES.
 
     split "train" has 10,000 pictures, "test" 2,000; both have all ten classes in equal number. Stored as uint8, rows
-    come as torch int64 tensors (`datasets` widens integers). Raises ValueError for another split or a damaged file, FileNotFoundError for a missing one.
+    come as torch int64 tensors (`datasets` widens integers). Raises ValueError for another split or a damaged file,
+    FileNotFoundError for a missing one.
     Source: Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST"; licence and origin in data/SOURCES.md.
     """
     import datasets  # takes about a second to import: only who asks for data pays

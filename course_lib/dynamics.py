@@ -16,8 +16,9 @@ class NormTrace:
     """Snapshots of every norm of a network; a function to hand to `train(on_step=...)`.
 
     `images` (B, d_in) are what the network is looked at with; `steps` says when. For S snapshots, L norms and C
-    channels, `tensors()` gives steps (S,), density (S, L, bins), gain and bias (S, L, C), and input_std (S, L), the
-    spread of what enters each norm. Activations are those before gain and bias.
+    channels, `tensors()` gives steps (S,), density (S, L, bins), gain and bias (S, L, C), input_std (S, L), the
+    spread of what enters each norm, and picture_share (S, L), see `snapshot`. Activations are those before gain and
+    bias.
     """
 
     images: Tensor
@@ -46,12 +47,16 @@ def norm_names(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Density of the normalised activations (L, bins), gain and bias (L, C), spread of the input (L,) of each norm."""
+    """Look at each norm of a model: density (L, bins), gain and bias (L, C), input_std and picture_share (L,).
+
+    picture_share is the part of the normalised activations' variance that differs from picture to picture; the rest
+    differs from channel to channel but is the same for all pictures. At 0 the network has stopped to see its input.
+    """
     names = norm_names(model)
     parameter = next(model.parameters())
     with record(model, names, inputs=True) as seen:
         model(images.to(parameter.device))
-    density, gain, bias, spread = [], [], [], []
+    density, gain, bias, spread, share = [], [], [], [], []
     for name in names:
         norm = model.get_submodule(name)
         assert isinstance(norm, LayerNorm | RMSNorm)
@@ -61,9 +66,11 @@ def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         gain.append(norm.weight.float().cpu().clone())
         bias.append(torch.zeros_like(gain[-1]) if norm.bias is None else norm.bias.float().cpu().clone())
         spread.append(seen[name].float().std().cpu())
+        share.append(x.var(0, correction=0).mean() / x.var(correction=0).clamp(min=1e-12))
     return {
         "density": torch.stack(density),
         "gain": torch.stack(gain),
         "bias": torch.stack(bias),
         "input_std": torch.stack(spread),
+        "picture_share": torch.stack(share),
     }

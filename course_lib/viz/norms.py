@@ -1,9 +1,10 @@
 """One moment of a network's norms: computed from a trace, then drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class NormFrame:
     gain: np.ndarray  # (C,)
     bias: np.ndarray  # (C,)
     input_std: float
+    picture_share: float  # part of the activations' variance that differs from picture to picture
     path_steps: np.ndarray  # (S,) all steps of the trace
     path_gain: np.ndarray  # (S, 3) 5th, 50th and 95th percentile of the gain at each
     gain_limit: float  # half-width of the gain's axis, the same for all frames of a trace
@@ -33,7 +35,8 @@ class NormFrame:
         """The frame in one line, for readers who cannot see the picture."""
         return (
             f"{self.norm}, {self.layer}, step {self.step}: gain {self.gain.mean():.3f} ± {self.gain.std():.3f}, "
-            f"bias {self.bias.mean():+.3f} ± {self.bias.std():.3f}, spread of the input {self.input_std:.2f}"
+            f"bias {self.bias.mean():+.3f} ± {self.bias.std():.3f}, spread of the input {self.input_std:.2f}, "
+            f"{self.picture_share:.0%} of the variance depends on the picture"
         )
 
 
@@ -65,6 +68,7 @@ def norm_frame(traces: Traces, norm: str, layer: int, step: int) -> NormFrame:
         gain=trace["gain"][index, layer],
         bias=trace["bias"][index, layer],
         input_std=float(trace["input_std"][index, layer]),
+        picture_share=float(trace["picture_share"][index, layer]),
         path_steps=trace["steps"],
         path_gain=np.percentile(trace["gain"][:, layer], (5, 50, 95), axis=-1).T,
         gain_limit=float(np.abs(trace["gain"] - 1).max()) * 1.05 + 1e-3,
@@ -76,32 +80,67 @@ def plot_norm_frame(frame: NormFrame) -> Figure:
     """Four panels: normalised activations (against a normal curve), the gain's path, the gain, the bias."""
     figure, axes = new_figure(4, size=(10.0, 3.0))
     activations, path, gain, bias = axes[0]
-    edges = EDGES.numpy()
-    activations.stairs(frame.density, edges, color=OKABE_ITO[0], fill=True, alpha=0.5)
-    x = np.linspace(edges[0], edges[-1], 200)
-    activations.plot(x, np.exp(-x * x / 2) / np.sqrt(2 * np.pi), color=GREY, linestyle=":")
-    activations.set(title="normalised activations", xlabel="value (before gain)", ylabel="density", ylim=(0, 0.8))
-    activations.annotate(
-        "dotted:\nnormal", (0.03, 0.95), xycoords="axes fraction", va="top", color=GREY, fontsize="small"
-    )
-
-    path.fill_between(
-        frame.path_steps, frame.path_gain[:, 0], frame.path_gain[:, 2], color=OKABE_ITO[1], alpha=0.2, lw=0
-    )
-    path.plot(frame.path_steps, frame.path_gain[:, 1], color=OKABE_ITO[1])
+    _draw_activations(activations, frame)
+    low, median, high = frame.path_gain.T
+    path.fill_between(frame.path_steps, low, high, color=OKABE_ITO[1], alpha=0.2, lw=0)
+    path.plot(frame.path_steps, median, color=OKABE_ITO[1])
     path.axvline(frame.step, color="black", lw=1)
     path.set(title="gain: median, 5–95 %", xlabel="step", ylim=(1 - frame.gain_limit, 1 + frame.gain_limit))
-
-    for ax, values, centre, limit, color, name in (
-        (gain, frame.gain, 1.0, frame.gain_limit, OKABE_ITO[1], "gain"),
-        (bias, frame.bias, 0.0, frame.bias_limit, OKABE_ITO[2], "bias"),
-    ):
-        ax.hist(values, bins=np.linspace(centre - limit, centre + limit, 31), color=color, alpha=0.7)
-        ax.axvline(centre, color=GREY, linestyle=":")
-        ax.set(title=f"{name} now", xlabel=f"{name} of a channel", ylim=(0, len(values) / 2))
+    _draw_channels(gain, frame.gain, 1.0, frame.gain_limit, OKABE_ITO[1], "gain")
+    _draw_channels(bias, frame.bias, 0.0, frame.bias_limit, OKABE_ITO[2], "bias")
     gain.set_ylabel("channels")
-    figure.suptitle(
-        f"{frame.norm}, {frame.layer}, step {frame.step}: the input has spread {frame.input_std:.2f}",
-        x=0.01, ha="left", fontweight="bold", fontsize="medium",
-    )  # fmt: skip
+    _headline(
+        figure,
+        f"{frame.norm}, {frame.layer}, step {frame.step}: input spread {frame.input_std:.2f}, "
+        f"{frame.picture_share:.0%} of the variance depends on the picture",
+    )
+    return figure
+
+
+def plot_norm_frames(frames: Sequence[NormFrame]) -> Figure:
+    """Frames of one step side by side: above the normalised activations, below the gain."""
+    figure, axes = new_figure(len(frames), 2, size=(min(10.0, 4.0 * len(frames)), 5.2))
+    for (top, below), frame in zip(axes.T, frames, strict=True):
+        _draw_activations(top, frame)
+        top.set_title(f"{frame.norm}: {frame.picture_share:.0%} depends on the picture")
+        _draw_channels(below, frame.gain, 1.0, max(f.gain_limit for f in frames), OKABE_ITO[1], "gain")
+    axes[1, 0].set_ylabel("channels")
+    _headline(figure, f"step {frames[0].step}: normalised activations and gains of {frames[0].layer}")
+    return figure
+
+
+def _draw_activations(ax: Axes, frame: NormFrame) -> None:
+    edges = EDGES.numpy()
+    ax.stairs(frame.density, edges, color=OKABE_ITO[0], fill=True, alpha=0.5)
+    x = np.linspace(edges[0], edges[-1], 200)
+    ax.plot(x, np.exp(-x * x / 2) / np.sqrt(2 * np.pi), color=GREY, linestyle=":")
+    ax.set(title="normalised activations", xlabel="value (before gain)", ylabel="density", ylim=(0, 0.8))
+    ax.annotate("dotted:\nnormal", (0.03, 0.95), xycoords="axes fraction", va="top", color=GREY, fontsize="small")
+
+
+def _draw_channels(ax: Axes, values: np.ndarray, start: float, limit: float, color: str, name: str) -> None:
+    """Histogram over channels around the starting value, with one scale for all moments of a trace."""
+    ax.hist(values, bins=list(np.linspace(start - limit, start + limit, 31)), color=color, alpha=0.7)
+    ax.axvline(start, color=GREY, linestyle=":")
+    ax.set(title=f"{name} now", xlabel=f"{name} of a channel", ylim=(0, len(values) / 2))
+
+
+def _headline(figure: Figure, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+
+
+def plot_sphere(points: Tensor, layer_normed: Tensor, rms_normed: Tensor) -> Figure:
+    """Points in three dimensions (N, 3), coloured by where they were, before and after each norm."""
+    clouds = {"before": points, "LayerNorm: a circle": layer_normed, "RMSNorm: a sphere": rms_normed}
+    for name, cloud in clouds.items():
+        if cloud.ndim != 2 or cloud.shape[1] != 3:
+            raise ValueError(f"{name}: shape {tuple(cloud.shape)}; needed is (N, 3)")
+    hue = np.arctan2(*layer_normed.numpy()[:, :2].T)  # the direction in the plane of the circle
+    figure, axes = new_figure(3, size=(10.0, 3.9), subplot_kw={"projection": "3d"})
+    for ax, (name, cloud) in zip(axes[0], clouds.items(), strict=True):
+        ax.scatter(*cloud.numpy().T, c=hue, cmap="twilight", s=8)
+        ax.set(title=name, xlim=(-3, 3), ylim=(-3, 3), zlim=(-3, 3), xlabel="x₁", ylabel="x₂", zlabel="x₃")
+        ax.set(xticks=(-2, 0, 2), yticks=(-2, 0, 2), zticks=(-2, 0, 2))
+        ax.set_box_aspect((1, 1, 1), zoom=0.8)
+        ax.view_init(elev=22, azim=15)
     return figure

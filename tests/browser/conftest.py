@@ -83,7 +83,7 @@ def page(
         if not any(re.search(pattern, text) for pattern in HARMLESS):
             complaints.append(f"console: {text}")
 
-    page.on("request", lambda request: reached(request.url))
+    page.on("request", lambda asked: reached(asked.url))
     page.on("websocket", lambda socket: reached(socket.url))
     page.on("console", lambda message: note(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: note(str(error)))

@@ -1,6 +1,7 @@
 """Drive a notebook in JupyterLab's page: open it, Run All, wait, look for errors, read what is displayed."""
 
 import base64
+import re
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +28,7 @@ def open_notebook(page: Page, lab: Lab, path: Path) -> Locator:
     }}"""
     page.wait_for_function(idle, timeout=60_000)
     # An error in a widget's callback belongs to no cell and may be displayed nowhere: listen to the kernel itself.
-    # Lab may run callbacks in a thread of their own, so only the status idle of each message says that it is done.
+    # A message was dealt with when the status idle that names it arrives; other replies may overtake it.
     page.evaluate(f"""() => {{
         window.kernelErrors = [];
         window.unanswered = new Set();
@@ -61,7 +62,8 @@ def errors(notebook: Locator) -> list[str]:
     """All that went wrong in the notebook so far: in cells, in callbacks of widgets, in displaying them."""
     outputs = notebook.locator(".jp-OutputArea-output")
     shown = outputs.filter(has_text=TRACEBACK).or_(outputs.filter(has_text="Error displaying widget"))
-    return notebook.page.evaluate("window.kernelErrors") + shown.all_inner_texts()
+    heard = [re.sub("\x1b\\[[0-9;]*m", "", text) for text in notebook.page.evaluate("window.kernelErrors")]
+    return heard or shown.all_inner_texts()
 
 
 def run_all(notebook: Locator, seconds: float = 120) -> None:

@@ -10,12 +10,21 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 DONE = "ALL-CELLS-DONE"
 SETTINGS = {
     "notebook-extension/tracker": {"windowingMode": "none"},  # else cells far off-screen are not in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True},
+}
+FOLDERS = {
+    "JUPYTER_CONFIG_DIR": "config",
+    "JUPYTER_DATA_DIR": "data",
+    "JUPYTER_RUNTIME_DIR": "run",
+    "JUPYTERLAB_SETTINGS_DIR": "settings",
+    "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+    "IPYTHONDIR": "ipython",
 }
 
 
@@ -31,16 +40,15 @@ class Lab:
             path = home / "settings/@jupyterlab" / f"{name}.jupyterlab-settings"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(values), "utf-8")
-        folders = {"CONFIG_DIR": "config", "DATA_DIR": "data", "RUNTIME_DIR": "run"}
-        folders |= {"LAB_SETTINGS_DIR": "settings", "LAB_WORKSPACES_DIR": "workspaces"}
-        env = os.environ | {f"JUPYTER{'' if n[:3] == 'LAB' else '_'}{n}": str(home / f) for n, f in folders.items()}
-        env["IPYTHONDIR"] = str(home / "ipython")
+        env = os.environ | {name: str(home / folder) for name, folder in FOLDERS.items()}
         env.pop("MPLBACKEND", None)  # an inherited Agg would hide figures
         options = [
             "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
             f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}",
             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=",
             "--LabApp.extension_manager=readonly", "--LabApp.expose_app_in_browser=True",
+            # Should the tests be killed, the server ends by itself.
+            "--MappingKernelManager.cull_idle_timeout=600", "--ServerApp.shutdown_no_activity_timeout=600",
         ]  # fmt: skip
         self.log = home / "lab.log"
         with open(self.log, "w", encoding="utf-8") as log:
@@ -61,9 +69,8 @@ class Lab:
     def ask(self, path: str, method: str = "GET") -> str:
         """Answer of the server's REST interface."""
         headers = {"Authorization": f"token {self.token}"}
-        with urllib.request.urlopen(
-            urllib.request.Request(f"{self.url}/{path}", headers=headers, method=method), timeout=20
-        ) as answer:
+        request = urllib.request.Request(f"{self.url}/{path}", headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=20) as answer:
             return answer.read().decode()
 
     def end_kernels(self) -> None:
@@ -76,11 +83,8 @@ class Lab:
         for sign in (signal.SIGTERM, signal.SIGKILL):
             if self.process.poll() is None:
                 os.killpg(self.process.pid, sign)
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 self.process.wait(15)
-                return
-            except subprocess.TimeoutExpired:
-                continue
 
 
 def write_notebook(path: Path, sources: Iterable[str]) -> Path:

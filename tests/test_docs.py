@@ -1,0 +1,126 @@
+"""README, pyproject.toml, environment.yml, Makefile and the tree tell one truth."""
+
+import ast
+import json
+import re
+import tomllib
+
+import pytest
+import yaml
+
+from course_lib.lessons import LESSONS, PARTS
+from tests.conftest import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+README = (ROOT / "README.md").read_text("utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+MODULES = sorted((ROOT / "course_lib").rglob("*.py"))
+
+
+def test_environment_yml_is_thin_and_agrees():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert conda == [f"python{PROJECT['requires-python']}", "pip", "make"]
+    assert pip == {"pip": ["-c constraints.txt", "-e .[lab,test]"]}
+    assert {"lab", "test"} <= set(PROJECT["optional-dependencies"])
+    assert environment["name"] in README
+
+
+def test_python_versions_agree():
+    assert PROJECT["requires-python"] == ">=3.11,<3.14"
+    assert "3.11–3.13" in README
+    assert "(3, 11) <= v <= (3, 13)" in MAKEFILE
+
+
+def _name(requirement):
+    return re.split(r"[<>=!~\[; ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_every_dependency_has_a_floor_no_cap_and_a_tested_version():
+    constraints = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pins = dict(line.lower().replace("_", "-").split("==") for line in constraints if line and not line.startswith("#"))
+    assert pins["torch"] == "2.13.0"
+    extras = PROJECT["optional-dependencies"]
+    for requirement in [*PROJECT["dependencies"], *extras["lab"], *extras["test"]]:
+        assert re.fullmatch(r"[\w-]+>=[\d.]+", requirement), f"{requirement}: a floor and nothing else"
+        floor = requirement.split(">=")[1]
+        tested = pins[_name(requirement)]
+        assert _version(tested) >= _version(floor), requirement
+    assert not [line for line in constraints if "://" in line or " @ " in line]
+
+
+def _version(text):
+    return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
+
+
+def test_packages_of_the_course_are_there():
+    named = {_name(r) for r in PROJECT["dependencies"]}
+    named |= {_name(r) for extra in ("lab", "test") for r in PROJECT["optional-dependencies"][extra]}
+    wanted = {"torch", "jupyterlab", "ipywidgets", "matplotlib", "seaborn", "sentencepiece", "datasets", "nbval"}
+    assert wanted <= named
+
+
+def test_readme_names_only_commands_that_exist():
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.M))
+    for text in (README, (ROOT / "CONTRIBUTING.md").read_text("utf-8")):
+        named = set(re.findall(r"\bmake ([a-z]+)\b", text))
+        assert named
+        assert named <= targets, named - targets
+    assert {"lab", "test", "colab"} <= set(re.findall(r"\bmake ([a-z]+)\b", README))
+
+
+def test_the_map_of_lessons_is_the_tree():
+    there = {p.name for p in (ROOT / "notebooks").glob("*.ipynb")} - {"00_start_here.ipynb"}
+    assert {lesson.notebook for lesson in LESSONS if lesson.ready} == there
+    assert sorted(n for numbers in PARTS.values() for n in numbers) == [lesson.number for lesson in LESSONS]
+    for lesson in LESSONS:
+        row = next(line for line in README.splitlines() if line.startswith(f"| {lesson.number:02d} |"))
+        assert lesson.title in row
+        assert lesson.question in row
+        assert (f"(notebooks/{lesson.notebook})" in row) == lesson.ready
+        assert ("planned" in row) != lesson.ready
+
+
+def _links(path):
+    if path.suffix == ".ipynb":
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    else:
+        text = path.read_text("utf-8")
+    return re.findall(r"\]\(([^)#\s]+)", text)
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("*.md"), *(ROOT / "data").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")], ids=str
+)
+def test_local_links_lead_somewhere(path):
+    for link in _links(path):
+        if not link.startswith(("http", "mailto:")):
+            assert (path.parent / link).exists(), link
+
+
+def test_no_path_or_registry_of_a_machine_is_named():
+    files = [*ROOT.glob("*.*"), *(ROOT / "notebooks").glob("*"), *(ROOT / "results").glob("*.json")]
+    files += [p for folder in ("course_lib", "scripts", "solutions") for p in (ROOT / folder).rglob("*.py")]
+    bad = re.compile(r"/home/\w|/root/|/Users/\w|site-packages/|index-url|find-links")
+    for path in files:
+        if path.is_file() and path.suffix in {".py", ".md", ".toml", ".txt", ".yml", ".ipynb", ".json"}:
+            assert not bad.search(path.read_text("utf-8")), path.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_public_things_have_docstrings_and_files_are_short(path):
+    source = path.read_text("utf-8")
+    tree = ast.parse(source)
+    assert ast.get_docstring(tree), "the module has no docstring"
+    for node in ast.walk(tree):
+        public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+        inner = any(node in ast.walk(f) and node is not f for f in ast.walk(tree) if isinstance(f, ast.FunctionDef))
+        if public and not inner:
+            doc = ast.get_docstring(node)
+            assert doc or _is_small_override(node), f"{node.name} has no docstring"
+    assert len(source.splitlines()) <= 270
+
+
+def _is_small_override(node):
+    return isinstance(node, ast.FunctionDef) and node.name in {"extra_repr", "forward", "backward", "text"}
