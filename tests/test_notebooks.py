@@ -53,3 +53,42 @@ def medians():
 def usable(network, warmup):
     table = medians()[network][warmup]
     return table[table < 1.0].index.max()
+
+
+def test_claims_of_lesson_01_about_placement():
+    """What the prose of lesson 01 says of the recorded study."""
+    table = medians()
+    best = {key: table[key].min() for key in {(n, w) for n, w, _ in table.index}}
+    # 1. Post-norm: warm-up hardly changes the best loss, and not the largest usable rate.
+    assert best["post-norm", 80] == pytest.approx(0.235, abs=5e-4)
+    assert best["post-norm", 0] == pytest.approx(0.247, abs=5e-4)
+    assert usable("post-norm", 0) == usable("post-norm", 80) == 1e-3
+    # 2. Pre-norm: the best losses differ by less than the seeds, but at large rates warm-up helps.
+    assert best["pre-norm", 80] == pytest.approx(0.222, abs=5e-4)
+    assert best["pre-norm", 0] == pytest.approx(0.247, abs=5e-4)
+    assert table["pre-norm", 80, 0.1] < 0.6 * table["pre-norm", 0, 0.1]
+    # 3. Post-norm at its best is within 10 %.
+    assert best["post-norm", 80] < 1.1 * best["pre-norm", 80]
+    # 4. RMSNorm equals LayerNorm: the medians lie within the range over seeds, everywhere.
+    frame = as_frame(load("norm_placement"))
+    pre = frame[(frame.norm == "layernorm") & (frame.placement == "pre")].groupby(["warmup", "lr"])["final_loss"]
+    for (warmup, lr), losses in pre:
+        assert losses.min() <= table["RMSNorm", warmup, lr] <= losses.max()
+    # 5. Without a norm: usable up to 0.01 and 0.03; pre-norm to the end of the grid.
+    assert (usable("no norm", 0), usable("no norm", 80)) == (0.01, 0.03)
+    assert usable("pre-norm", 0) == usable("pre-norm", 80) == frame.lr.max() == 0.1
+
+
+def test_claims_of_lesson_01_about_dynamics():
+    means = as_frame(load("norm_dynamics")).groupby("arm").mean(numeric_only=True)
+    slow, fast = means.loc["pre-norm lr=0.001"], means.loc["pre-norm lr=0.01"]
+    assert slow.gain_std == pytest.approx(0.012, abs=1e-3)
+    assert fast.gain_std / slow.gain_std == pytest.approx(6, abs=0.5)
+    assert (slow.gain_last, fast.gain_last) == (pytest.approx(1.02, abs=5e-3), pytest.approx(0.89, abs=5e-3))
+    assert slow.input_std_last / slow.input_std_first == pytest.approx(2.7, abs=0.1)
+    post = means.loc["post-norm lr=0.001"]
+    assert post.input_std_last / post.input_std_first == pytest.approx(1, abs=0.2)
+    dead = means.loc["post-norm lr=0.01"]
+    assert dead.test_accuracy < 0.25
+    assert dead.picture_share < 0.1
+    assert min(slow.picture_share, fast.picture_share) > 0.5

@@ -23,7 +23,7 @@ class NormFrame:
     step: int
     density: np.ndarray  # (bins,) of the normalised activations, before gain and bias
     gain: np.ndarray  # (C,)
-    bias: np.ndarray  # (C,)
+    bias: np.ndarray | None  # (C,); None for an RMSNorm, which has none
     input_std: float
     picture_share: float  # part of the activations' variance that differs from picture to picture
     path_steps: np.ndarray  # (S,) all steps of the trace
@@ -33,9 +33,10 @@ class NormFrame:
 
     def text(self) -> str:
         """The frame in one line, for readers who cannot see the picture."""
+        bias = "no bias" if self.bias is None else f"bias {self.bias.mean():+.3f} ± {self.bias.std():.3f}"
         return (
             f"{self.norm}, {self.layer}, step {self.step}: gain {self.gain.mean():.3f} ± {self.gain.std():.3f}, "
-            f"bias {self.bias.mean():+.3f} ± {self.bias.std():.3f}, spread of the input {self.input_std:.2f}, "
+            f"{bias}, spread of the input {self.input_std:.2f}, "
             f"{self.picture_share:.0%} of the variance depends on the picture"
         )
 
@@ -66,7 +67,7 @@ def norm_frame(traces: Traces, norm: str, layer: int, step: int) -> NormFrame:
         step=int(trace["steps"][index]),
         density=trace["density"][index, layer],
         gain=trace["gain"][index, layer],
-        bias=trace["bias"][index, layer],
+        bias=trace["bias"][index, layer] if trace["bias"].any() else None,
         input_std=float(trace["input_std"][index, layer]),
         picture_share=float(trace["picture_share"][index, layer]),
         path_steps=trace["steps"],
@@ -118,11 +119,20 @@ def _draw_activations(ax: Axes, frame: NormFrame) -> None:
     ax.annotate("dotted:\nnormal", (0.03, 0.95), xycoords="axes fraction", va="top", color=GREY, fontsize="small")
 
 
-def _draw_channels(ax: Axes, values: np.ndarray, start: float, limit: float, color: str, name: str) -> None:
+def _draw_channels(ax: Axes, values: np.ndarray | None, start: float, limit: float, color: str, name: str) -> None:
     """Histogram over channels around the starting value, with one scale for all moments of a trace."""
-    ax.hist(values, bins=list(np.linspace(start - limit, start + limit, 31)), color=color, alpha=0.7)
+    ax.set(title=f"{name} now", xlabel=f"{name} of a channel", xlim=(start - limit, start + limit))
+    if values is None:
+        ax.annotate("RMSNorm\nhas no bias", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
+        ax.set(xticks=[], yticks=[])
+        return
+    counts, edges = np.histogram(values, np.linspace(start - limit, start + limit, 31))
+    ax.stairs(counts, edges, color=color, fill=True, alpha=0.7)
     ax.axvline(start, color=GREY, linestyle=":")
-    ax.set(title=f"{name} now", xlabel=f"{name} of a channel", ylim=(0, len(values) / 2))
+    top = len(values) / 3
+    ax.set_ylim(0, top)
+    if counts.max() > top:  # early on, most channels share one bin
+        ax.annotate(f"↑ {counts.max()}", (0.56, 0.9), xycoords="axes fraction", color=color, fontsize="small")
 
 
 def _headline(figure: Figure, text: str) -> None:

@@ -22,16 +22,23 @@ class Explorer(widgets.VBox):
 
     `params` is what the controls say now, `shown` the arrays on display, `figure()` a static picture of them for
     readers without a kernel. A parameter for which `compute` raises ValueError shows that sentence instead.
+    `adapt()` runs before each computation: there one control may change what another one offers.
     """
 
     def __init__(
-        self, compute: Callable[..., Any], plot: Callable[[Any], Figure], controls: Mapping[str, widgets.Widget]
+        self,
+        compute: Callable[..., Any],
+        plot: Callable[[Any], Figure],
+        controls: Mapping[str, widgets.Widget],
+        adapt: Callable[[], None] = lambda: None,
     ) -> None:
-        self._compute, self._plot, self.controls = compute, plot, dict(controls)
+        self._compute, self._plot, self._adapt, self.controls = compute, plot, adapt, dict(controls)
+        self._updating = False
         self.shown: Any = None
         self._picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
         self._caption = widgets.HTML()
-        super().__init__([widgets.HBox(list(self.controls.values())), self._caption, self._picture])
+        wrap = widgets.Layout(flex_flow="row wrap")
+        super().__init__([widgets.HBox(list(self.controls.values()), layout=wrap), self._caption, self._picture])
         self.add_class("course-explorer")
         for control in self.controls.values():
             control.observe(self._update, names="value")
@@ -47,13 +54,19 @@ class Explorer(widgets.VBox):
         return self._plot(self.shown)
 
     def _update(self, change: Any = None) -> None:
+        if self._updating:  # `adapt` moved a control; what it leads to is drawn once, below
+            return
+        self._updating = True
         try:
+            self._adapt()
             self.shown = self._compute(**self.params)
         except ValueError as error:
             self._caption.value = f'<b style="color:#a00">{html.escape(str(error))}</b>'
-            return
-        self._picture.value = png(self._plot(self.shown))
-        self._caption.value = f'<span class="course-caption">{html.escape(self.shown.text())}</span>'
+        else:
+            self._picture.value = png(self._plot(self.shown))
+            self._caption.value = f'<span class="course-caption">{html.escape(self.shown.text())}</span>'
+        finally:
+            self._updating = False
 
 
 def norm_explorer(traces: Traces) -> Explorer:
@@ -65,26 +78,23 @@ def norm_explorer(traces: Traces) -> Explorer:
     if len({tuple(trace["steps"].tolist()) for trace in traces.values()}) != 1:
         raise ValueError(f"traces: {', '.join(traces) or 'none'}; needed is at least one, all with the same steps")
     names = list(traces)
-    style = {"description_width": "initial"}
+    steps = [int(step) for step in traces[names[0]]["steps"]]
+    style, wide = {"description_width": "initial"}, widgets.Layout(width="380px")
     network = widgets.Dropdown(options=names, description="network", style=style)
     layer = widgets.Dropdown(options=_numbered(traces[names[0]]), description="layer", style=style)
-    steps = [int(step) for step in traces[names[0]]["steps"]]
-    wide = widgets.Layout(width="360px")
     step = widgets.SelectionSlider(options=steps, value=steps[-1], description="step", style=style, layout=wide)
 
-    def offer_layers(change: Any) -> None:
+    def compute(norm: str, layer: int, step: int) -> NormFrame:
+        return norm_frame(traces, norm, layer, step)
+
+    def offer_layers() -> None:
         """Networks differ in their number of norms; stay at the same one where there is."""
         options, chosen = _numbered(traces[network.value]), layer.value
         if list(layer.options) != options:
             layer.options = options
             layer.value = min(chosen, len(options) - 1)
 
-    network.observe(offer_layers, names="value")  # before the Explorer observes it: it must find a layer that exists
-
-    def compute(norm: str, layer: int, step: int) -> NormFrame:
-        return norm_frame(traces, norm, layer, step)
-
-    return Explorer(compute, plot_norm_frame, {"norm": network, "layer": layer, "step": step})
+    return Explorer(compute, plot_norm_frame, {"norm": network, "layer": layer, "step": step}, offer_layers)
 
 
 def _numbered(trace: Mapping[str, Any]) -> list[tuple[str, int]]:
