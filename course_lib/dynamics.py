@@ -17,7 +17,7 @@ class NormTrace:
 
     `images` (B, d_in) are what the network is looked at with; `steps` says when. For S snapshots, L norms and C
     channels, `tensors()` gives steps (S,), density (S, L, bins), gain and bias (S, L, C), input_std (S, L), the
-    spread of what enters each norm, and picture_share (S, L), see `snapshot`. Activations are those before gain and
+    spread of what enters each norm, and distinct_rows (S, L), see `snapshot`. Activations are those before gain and
     bias.
     """
 
@@ -47,16 +47,16 @@ def norm_names(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Look at each norm of a model: density (L, bins), gain and bias (L, C), input_std and picture_share (L,).
+    """Look at each norm of a model: density (L, bins), gain and bias (L, C), input_std and distinct_rows (L,).
 
-    picture_share is the part of the normalised activations' variance that differs from picture to picture; the rest
-    differs from channel to channel but is the same for all pictures. At 0 the network has stopped to see its input.
+    distinct_rows counts the normalised rows that are different, see there: a network that still sees has one for
+    each picture.
     """
     names = norm_names(model)
     parameter = next(model.parameters())
     with record(model, names, inputs=True) as seen:
         model(images.to(parameter.device))
-    density, gain, bias, spread, share = [], [], [], [], []
+    density, gain, bias, spread, distinct = [], [], [], [], []
     for name in names:
         norm = model.get_submodule(name)
         assert isinstance(norm, LayerNorm | RMSNorm)
@@ -66,11 +66,29 @@ def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         gain.append(norm.weight.float().cpu().clone())
         bias.append(torch.zeros_like(gain[-1]) if norm.bias is None else norm.bias.float().cpu().clone())
         spread.append(seen[name].float().std().cpu())
-        share.append(x.var(0, correction=0).mean() / x.var(correction=0).clamp(min=1e-12))
+        distinct.append(torch.tensor(float(distinct_rows(x))))
     return {
         "density": torch.stack(density),
         "gain": torch.stack(gain),
         "bias": torch.stack(bias),
         "input_std": torch.stack(spread),
-        "picture_share": torch.stack(share),
+        "distinct_rows": torch.stack(distinct),
     }
+
+
+def distinct_rows(rows: Tensor, distance: float = 1.0) -> int:
+    """How many of the rows (N, C) are different: each counts that is farther than `distance` from all counted before.
+
+    Normalised rows have length sqrt(C), so a distance of 1 is small: for C = 128 less than a tenth of the length.
+    Raises ValueError for a tensor that is not (N, C).
+    """
+    if rows.ndim != 2:
+        raise ValueError(f"rows has shape {tuple(rows.shape)}; needed is (N, C)")
+    near = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") <= distance  # (N, N)
+    uncovered, count = torch.ones(len(rows), dtype=torch.bool), 0
+    while uncovered.any():
+        first = int(uncovered.int().argmax())
+        uncovered &= ~near[first]
+        uncovered[first] = False
+        count += 1
+    return count

@@ -3,6 +3,8 @@
 import ast
 import json
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -67,6 +69,27 @@ def test_readme_names_only_commands_that_exist():
         assert named
         assert named <= targets, named - targets
     assert {"lab", "test", "colab"} <= set(re.findall(r"\bmake ([a-z]+)\b", README))
+
+
+def test_make_lab_passes_arguments_on_and_opens_the_start():
+    command = ["make", "-n", "lab", "ARGS=--no-browser --port=8899"]
+    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert plan[-1].endswith("jupyter lab --no-browser --port=8899 notebooks/00_start_here.ipynb")
+
+
+def test_make_refuses_a_python_that_is_too_old_or_too_new(tmp_path):
+    """With no environment yet, the version is checked before anything is installed."""
+    (tmp_path / "Makefile").write_text(MAKEFILE)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).touch()
+    old = tmp_path / "old"
+    old.write_text(f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10, 1); $2"\n')
+    old.chmod(0o755)
+    command = ["make", "lab", f"PYTHON={old}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Python 3.10 is not supported" in done.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_the_map_of_lessons_is_the_tree():

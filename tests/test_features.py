@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.dynamics import EDGES, NormTrace, norm_names, snapshot
+from course_lib.dynamics import EDGES, NormTrace, distinct_rows, norm_names, snapshot
 from course_lib.features import gradient_norms, record, select, spread_by_depth
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from tests.conftest import randomise
@@ -88,6 +88,17 @@ def test_snapshot_holds_what_the_norms_do():
     assert (seen["density"] * centres**2).sum(-1).mul(width).sub(1).abs().max() < 0.05  # variance 1, before the gain
     assert torch.equal(seen["gain"][1], net.blocks[1].norm.weight.detach())
     assert seen["input_std"][0].item() == pytest.approx(net.embed(x).std().item(), rel=1e-5)
+
+
+def test_distinct_rows_counts_what_differs():
+    rows = torch.randn(5, 16) * 4
+    assert distinct_rows(rows) == 5
+    assert distinct_rows(rows.repeat(20, 1)) == 5
+    assert distinct_rows(rows + 0.01 * torch.randn(100, 5, 16)[0]) == 5
+    assert distinct_rows(torch.zeros(7, 3)) == 1
+    assert distinct_rows(torch.arange(6.0)[:, None], distance=1.5) == 3  # 0 covers 1, 2 covers 3, 4 covers 5
+    with pytest.raises(ValueError, match="rows has shape"):
+        distinct_rows(torch.ones(3))
 
 
 def test_trace_takes_the_wanted_steps_alone():

@@ -98,7 +98,7 @@ def test_a_frame_holds_the_traces_numbers(traces):
     assert frame.step == 100
     assert np.allclose(frame.gain, trace["gain"][index, 3].float())
     assert np.allclose(frame.density, trace["density"][index, 3].float())
-    assert frame.picture_share == pytest.approx(trace["picture_share"][index, 3].item(), rel=1e-3)
+    assert frame.distinct_rows == trace["distinct_rows"][index, 3].item()
     assert norm_frame(traces, name, layer=3, step=101).step == 100  # the last snapshot not after it
     text = frame.text()
     assert f"{frame.gain.mean():.3f} ± {frame.gain.std():.3f}" in text

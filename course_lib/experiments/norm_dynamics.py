@@ -25,7 +25,7 @@ def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
     metrics |= {"gain_mean": gain.mean().item(), "gain_std": gain.std().item(), "bias_std": bias.std().item()}
     metrics |= {"gain_first": gain[0].mean().item(), "gain_last": gain[-1].mean().item()}
     metrics |= {"input_std_first": seen["input_std"][-1, 0].item(), "input_std_last": seen["input_std"][-1, -1].item()}
-    metrics |= {"picture_share": seen["picture_share"][-1].mean().item()}
+    metrics |= {"distinct_rows": seen["distinct_rows"][-1].median().item()}
     tensors = {name: t if name == "steps" else t.half() for name, t in seen.items()}
     params = sum(p.numel() for p in model.parameters())
     return Outcome(params, thinned(history), metrics, tensors if seed == 0 else {})

@@ -25,7 +25,7 @@ class NormFrame:
     gain: np.ndarray  # (C,)
     bias: np.ndarray | None  # (C,); None for an RMSNorm, which has none
     input_std: float
-    picture_share: float  # part of the activations' variance that differs from picture to picture
+    distinct_rows: int  # how many different rows the pictures give
     path_steps: np.ndarray  # (S,) all steps of the trace
     path_gain: np.ndarray  # (S, 3) 5th, 50th and 95th percentile of the gain at each
     gain_limit: float  # half-width of the gain's axis, the same for all frames of a trace
@@ -37,7 +37,7 @@ class NormFrame:
         return (
             f"{self.norm}, {self.layer}, step {self.step}: gain {self.gain.mean():.3f} ± {self.gain.std():.3f}, "
             f"{bias}, spread of the input {self.input_std:.2f}, "
-            f"{self.picture_share:.0%} of the variance depends on the picture"
+            f"{self.distinct_rows} different rows"
         )
 
 
@@ -69,7 +69,7 @@ def norm_frame(traces: Traces, norm: str, layer: int, step: int) -> NormFrame:
         gain=trace["gain"][index, layer],
         bias=trace["bias"][index, layer] if trace["bias"].any() else None,
         input_std=float(trace["input_std"][index, layer]),
-        picture_share=float(trace["picture_share"][index, layer]),
+        distinct_rows=int(trace["distinct_rows"][index, layer]),
         path_steps=trace["steps"],
         path_gain=np.percentile(trace["gain"][:, layer], (5, 50, 95), axis=-1).T,
         gain_limit=float(np.abs(trace["gain"] - 1).max()) * 1.05 + 1e-3,
@@ -93,7 +93,7 @@ def plot_norm_frame(frame: NormFrame) -> Figure:
     _headline(
         figure,
         f"{frame.norm}, {frame.layer}, step {frame.step}: input spread {frame.input_std:.2f}, "
-        f"{frame.picture_share:.0%} of the variance depends on the picture",
+        f"different rows: {frame.distinct_rows}",
     )
     return figure
 
@@ -103,7 +103,7 @@ def plot_norm_frames(frames: Sequence[NormFrame]) -> Figure:
     figure, axes = new_figure(len(frames), 2, size=(min(10.0, 4.0 * len(frames)), 5.2))
     for (top, below), frame in zip(axes.T, frames, strict=True):
         _draw_activations(top, frame)
-        top.set_title(f"{frame.norm}: {frame.picture_share:.0%} depends on the picture")
+        top.set_title(f"{frame.norm}: {frame.distinct_rows} different rows")
         _draw_channels(below, frame.gain, 1.0, max(f.gain_limit for f in frames), OKABE_ITO[1], "gain")
     axes[1, 0].set_ylabel("channels")
     _headline(figure, f"step {frames[0].step}: normalised activations and gains of {frames[0].layer}")
