@@ -36,7 +36,9 @@ def main(paths: list[str]) -> None:
     for path in [Path(p) for p in paths] or sorted((ROOT / "notebooks").glob("*.ipynb")):
         start = time.perf_counter()
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
+        NotebookClient(
+            notebook, timeout=300, coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}
+        ).execute()
         clean(notebook)
         with whole_or_nothing(path) as temporary:
             nbformat.write(notebook, temporary)

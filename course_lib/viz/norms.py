@@ -28,7 +28,7 @@ class NormFrame:
     distinct_rows: int  # how many different rows the pictures give
     path_steps: np.ndarray  # (S,) all steps of the trace
     path_gain: np.ndarray  # (S, 3) 5th, 50th and 95th percentile of the gain at each
-    gain_limit: float  # half-width of the gain's axis, the same for all frames of a trace
+    gain_limit: float  # half-width of the gain's axis, the same at all steps of this norm
     bias_limit: float
 
     def text(self) -> str:
@@ -72,8 +72,8 @@ def norm_frame(traces: Traces, norm: str, layer: int, step: int) -> NormFrame:
         distinct_rows=int(trace["distinct_rows"][index, layer]),
         path_steps=trace["steps"],
         path_gain=np.percentile(trace["gain"][:, layer], (5, 50, 95), axis=-1).T,
-        gain_limit=float(np.abs(trace["gain"] - 1).max()) * 1.05 + 1e-3,
-        bias_limit=float(np.abs(trace["bias"]).max()) * 1.05 + 1e-3,
+        gain_limit=float(np.abs(trace["gain"][:, layer] - 1).max()) * 1.05 + 1e-3,
+        bias_limit=float(np.abs(trace["bias"][:, layer]).max()) * 1.05 + 1e-3,
     )
 
 
@@ -106,7 +106,7 @@ def plot_norm_frames(frames: Sequence[NormFrame]) -> Figure:
         top.set_title(f"{frame.norm}: {frame.distinct_rows} different rows")
         _draw_channels(below, frame.gain, 1.0, max(f.gain_limit for f in frames), OKABE_ITO[1], "gain")
     axes[1, 0].set_ylabel("channels")
-    _headline(figure, f"step {frames[0].step}: normalised activations and gains of {frames[0].layer}")
+    _headline(figure, f"step {frames[0].step}: normalised activations and gains of {frames[0].layer.split(' of ')[0]}")
     return figure
 
 
@@ -146,11 +146,11 @@ def plot_sphere(points: Tensor, layer_normed: Tensor, rms_normed: Tensor) -> Fig
         if cloud.ndim != 2 or cloud.shape[1] != 3:
             raise ValueError(f"{name}: shape {tuple(cloud.shape)}; needed is (N, 3)")
     hue = np.arctan2(*layer_normed.numpy()[:, :2].T)  # the direction in the plane of the circle
-    figure, axes = new_figure(3, size=(10.0, 3.9), subplot_kw={"projection": "3d"})
+    figure, axes = new_figure(3, size=(10.0, 3.4), subplot_kw={"projection": "3d"})
     for ax, (name, cloud) in zip(axes[0], clouds.items(), strict=True):
         ax.scatter(*cloud.numpy().T, c=hue, cmap="twilight", s=8)
-        ax.set(title=name, xlim=(-3, 3), ylim=(-3, 3), zlim=(-3, 3), xlabel="x₁", ylabel="x₂", zlabel="x₃")
-        ax.set(xticks=(-2, 0, 2), yticks=(-2, 0, 2), zticks=(-2, 0, 2))
-        ax.set_box_aspect((1, 1, 1), zoom=0.8)
+        ax.set(title=name, xlim=(-2, 2), ylim=(-2, 2), zlim=(-2, 2), xlabel="x₁", ylabel="x₂", zlabel="x₃")
+        ax.set(xticks=(-1, 1), yticks=(-1, 1), zticks=(-1, 1))
+        ax.set_box_aspect((1, 1, 1), zoom=1.0)
         ax.view_init(elev=22, azim=15)
     return figure

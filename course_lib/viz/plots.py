@@ -122,12 +122,14 @@ def line_plot(
     xscale: str = "linear",
     yscale: str = "linear",
     ylim: tuple[float, float] | None = None,
+    xticks: Sequence[float] | None = None,
     reference: tuple[float, str] | None = None,
     size: tuple[float, float] | None = None,
 ) -> Figure:
     """Panels side by side with one y axis; `panels` maps a panel's title to its lines.
 
-    `reference` is the height and name of a grey dotted line. Raises ValueError for no panel, or x and y that differ.
+    `xticks` writes plain numbers where a logarithmic axis has few points. `reference` is the height and name of a grey
+    dotted line. Raises ValueError for no panel, or x and y that differ.
     """
     if not panels:
         raise ValueError("panels is empty; give at least one panel of lines")
@@ -136,6 +138,9 @@ def line_plot(
         ax.set(xscale=xscale, yscale=yscale, xlabel=xlabel, title=name)
         if ylim is not None:
             ax.set_ylim(ylim)
+        if xticks is not None:
+            ax.set_xticks(xticks, labels=[f"{tick:g}" for tick in xticks])
+            ax.minorticks_off()
         if reference is not None:
             ax.axhline(reference[0], color=GREY, linestyle=":", lw=1)
             ax.annotate(reference[1], (0.02, reference[0]), xycoords=("axes fraction", "data"), color=GREY,
