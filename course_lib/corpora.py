@@ -9,6 +9,7 @@ from torch import Tensor
 
 from course_lib.init import seed_of
 from course_lib.paths import verified
+from course_lib.runtime import processes
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -55,14 +56,12 @@ def shuffled_batches(tensors: tuple[Tensor, ...], batch_size: int, seed: int) ->
     there are. A last, smaller batch of an epoch is left out. Raises ValueError for tensors of unequal length, a
     batch_size outside 1..N, or one that the processes cannot share equally.
     """
-    from accelerate import PartialState
-
     lengths = [len(t) for t in tensors]
     if len(set(lengths)) != 1:
         raise ValueError(f"tensors have lengths {lengths}; they must be equal, and there must be at least one")
     if not 1 <= batch_size <= lengths[0]:
         raise ValueError(f"batch_size={batch_size}; allowed is 1 to {lengths[0]}")
-    state = PartialState()
+    state = processes()
     share, rest = divmod(batch_size, state.num_processes)
     if rest:
         raise ValueError(f"batch_size={batch_size} cannot be shared by {state.num_processes} processes equally")

@@ -3,9 +3,12 @@
 import os
 import platform
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
 
 T = TypeVar("T")
 PROFILES = ("cpu", "gpu")
@@ -25,6 +28,16 @@ class Run:
         return gpu if self.profile == "gpu" else cpu
 
 
+def processes() -> "PartialState":
+    """Accelerate's view of this process: its device, its rank, and how many there are.
+
+    Under `torchrun` or `accelerate launch` without a GPU the processes talk through gloo: Accelerate must be told so.
+    """
+    from accelerate import PartialState
+
+    return PartialState(cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available())
+
+
 def setup(seed: int = 0, profile: str | None = None) -> Run:
     """Seed all generators, choose device and profile, set the house style of figures; print one line.
 
@@ -32,7 +45,6 @@ def setup(seed: int = 0, profile: str | None = None) -> Run:
     sizes only; the device is always the best there is. May be called again at any time.
     Raises ValueError for an unknown profile or a negative seed.
     """
-    from accelerate import PartialState
     from accelerate.utils import set_seed
 
     from course_lib import __version__
@@ -40,7 +52,7 @@ def setup(seed: int = 0, profile: str | None = None) -> Run:
 
     if seed < 0:
         raise ValueError(f"seed={seed}; it must be 0 or more")
-    device = PartialState().device
+    device = processes().device
     profile = profile or os.environ.get("COURSE_PROFILE") or ("gpu" if device.type == "cuda" else "cpu")
     if profile not in PROFILES:
         raise ValueError(f"profile={profile!r} (argument or COURSE_PROFILE); allowed are {', '.join(PROFILES)}")

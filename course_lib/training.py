@@ -1,6 +1,7 @@
 """The one training loop of the course, on Accelerate: any device, several processes, exact resume."""
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from course_lib.checkpoint import Progress, load_checkpoint, save_checkpoint
 from course_lib.init import seed_of
+from course_lib.runtime import processes
 
 Batch = Any
 LossFn = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
@@ -117,6 +119,7 @@ def train(
     from tqdm.auto import tqdm
 
     _check_arguments(steps, clip_norm, mixed_precision, checkpoint_every)
+    processes()
     AcceleratorState._reset_state()  # or the precision of the first call in a notebook would hold for all later ones
     accelerator = Accelerator(mixed_precision=mixed_precision)
     schedule = schedule or constant()
@@ -130,7 +133,8 @@ def train(
         first, history.records = done.step, done.records
     model, optimizer = accelerator.prepare(bare, optimizer)
     last = steps if stop_at is None else min(stop_at, steps)
-    quiet = not (progress and accelerator.is_main_process)
+    watched = sys.stderr.isatty() or "ipykernel" in sys.modules  # a log file wants no progress bar
+    quiet = not (progress and watched and accelerator.is_main_process)
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
 
     with (

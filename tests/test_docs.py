@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -72,8 +73,10 @@ def test_readme_names_only_commands_that_exist():
 
 
 def test_make_lab_passes_arguments_on_and_opens_the_start():
-    command = ["make", "-n", "lab", "ARGS=--no-browser --port=8899"]
-    plan = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    command = ["make", "-n", "--no-print-directory", "lab", "ARGS=--no-browser --port=8899"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    plan = done.stdout.splitlines()
     assert plan[-1].endswith("jupyter lab --no-browser --port=8899 notebooks/00_start_here.ipynb")
 
 

@@ -103,7 +103,7 @@ def test_two_processes_equal_one(tmp_path):
     optimizer = torch.optim.AdamW(single.parameters(), lr=0.01)
     batches = shuffled_batches((x.double(), y), 16, 3)
     whole = train(single, batches, classification_loss, optimizer, steps=12, seed=4, progress=False)
-    environment = _environment() | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = _environment() | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*command, str(WORKER), str(tmp_path), "two"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

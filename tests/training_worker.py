@@ -8,10 +8,10 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from accelerate import PartialState
 
 from course_lib import checkpoint
 from course_lib.corpora import shuffled_batches
+from course_lib.runtime import processes
 from course_lib.training import classification_loss, train
 from tests.test_training import data, fit, network
 
@@ -42,7 +42,7 @@ def shared_run(folder: Path) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     batches = shuffled_batches((x.double(), y), 16, 3)
     history = train(model, batches, classification_loss, optimizer, steps=12, seed=4, progress=False)
-    state = PartialState()
+    state = processes()
     if state.is_main_process:
         safetensors.torch.save_file(model.state_dict(), folder / "weights.safetensors")
         facts = {"processes": state.num_processes, "losses": history.column("loss")}
