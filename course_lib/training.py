@@ -83,6 +83,13 @@ def _check_arguments(steps: int, clip_norm: float | None, mixed_precision: str, 
         raise ValueError(f"mixed_precision={mixed_precision!r}; allowed are 'no' and 'bf16'")
 
 
+def _seed(device: torch.device, value: int) -> None:
+    """Seed the generators that a step may draw from. (`torch.manual_seed` also queues calls for absent devices.)"""
+    torch.default_generator.manual_seed(value)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(value)
+
+
 def train(
     model: nn.Module,
     batches: Callable[[int], Batch],
@@ -142,7 +149,7 @@ def train(
         tqdm(total=last, initial=first, desc="training", leave=False, disable=quiet) as bar,
     ):
         for step in range(first, last):
-            torch.manual_seed(seed_of(seed, step, accelerator.process_index))
+            _seed(accelerator.device, seed_of(seed, step, accelerator.process_index))
             if on_step is not None:
                 on_step(step, bare)
             model.train()

@@ -66,6 +66,7 @@ def test_stopped_and_resumed_equals_unbroken(tmp_path):
     assert fit(network(), checkpoint_dir=tmp_path).records == whole.records  # finished: nothing left to do
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["step", "write"])
 def test_killed_and_resumed_equals_unbroken(tmp_path, moment):
     """SIGKILL between steps, and in the middle of writing a checkpoint."""
