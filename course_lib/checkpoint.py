@@ -50,9 +50,12 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"checkpoint {path.name} is damaged ({error}); delete it to start anew") from error
-    if header["run_id"] != run_id:
+    was = header["run_id"]
+    differing = [key for key in was.keys() | run_id.keys() if was.get(key) != run_id.get(key)]
+    if differing:
+        changes = "; ".join(f"{key} was {was.get(key)}, is {run_id.get(key)}" for key in sorted(differing))
         raise ValueError(
-            f"checkpoint {path.name} was written by a run with {header['run_id']}, this one has {run_id}; "
+            f"checkpoint {path.name} was written by another kind of run ({changes}); "
             "choose another checkpoint_dir or delete it"
         )
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}

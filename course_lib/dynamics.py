@@ -1,5 +1,6 @@
 """What a network's norms do while it trains: snapshots of activations, gains and biases."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -27,7 +28,7 @@ class NormTrace:
 
     def __call__(self, step: int, model: nn.Module) -> None:
         """Take a snapshot if this step is wanted."""
-        if step in self.steps:
+        if step in self.steps and step not in [int(s["steps"]) for s in self.snapshots]:
             self.snapshots.append({"steps": torch.tensor(step)} | snapshot(model, self.images))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -49,8 +50,8 @@ def norm_names(model: nn.Module) -> list[str]:
 def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     """Look at each norm of a model: density (L, bins), gain and bias (L, C), input_std and distinct_rows (L,).
 
-    distinct_rows counts the normalised rows that are different, see there: a network that still sees has one for
-    each picture.
+    The bias of an RMSNorm, which has none, is nan. distinct_rows counts normalised rows that are far from each other,
+    see there.
     """
     names = norm_names(model)
     parameter = next(model.parameters())
@@ -64,7 +65,7 @@ def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         counts = torch.histc(x.clamp(EDGES[0], EDGES[-1]), len(EDGES) - 1, EDGES[0].item(), EDGES[-1].item())
         density.append(counts / counts.sum() / (EDGES[1] - EDGES[0]))
         gain.append(norm.weight.float().cpu().clone())
-        bias.append(torch.zeros_like(gain[-1]) if norm.bias is None else norm.bias.float().cpu().clone())
+        bias.append(torch.full_like(gain[-1], math.nan) if norm.bias is None else norm.bias.float().cpu().clone())
         spread.append(seen[name].float().std().cpu())
         distinct.append(torch.tensor(float(distinct_rows(x))))
     return {
@@ -77,18 +78,18 @@ def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def distinct_rows(rows: Tensor, distance: float = 1.0) -> int:
-    """How many of the rows (N, C) are different: each counts that is farther than `distance` from all counted before.
+    """How many of the rows (N, C) are far from each other: farther than `distance` from all that were counted before.
 
-    Normalised rows have length sqrt(C), so a distance of 1 is small: for C = 128 less than a tenth of the length.
+    Normalised rows have length sqrt(C), so a distance of 1 is small: for C = 128 less than a tenth of the length. Rows
+    are taken in order; another order may change the count a little. Rows that are not finite do not count.
     Raises ValueError for a tensor that is not (N, C).
     """
     if rows.ndim != 2:
         raise ValueError(f"rows has shape {tuple(rows.shape)}; needed is (N, C)")
+    rows = rows[rows.isfinite().all(-1)].cpu()
     near = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") <= distance  # (N, N)
     uncovered, count = torch.ones(len(rows), dtype=torch.bool), 0
     while uncovered.any():
-        first = int(uncovered.int().argmax())
-        uncovered &= ~near[first]
-        uncovered[first] = False
+        uncovered &= ~near[int(uncovered.int().argmax())]  # a row is near itself
         count += 1
     return count

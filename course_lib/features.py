@@ -32,8 +32,8 @@ def record(model: nn.Module, names: str | Iterable[str], inputs: bool = False) -
     """While the block runs, keep the output of each named submodule: `with record(model, "blocks.*") as seen:`.
 
     `names` are names or patterns over `model.named_modules()`, see `select`.
-    `seen` maps each name to a detached copy of its output in the last forward, in the model's order and on its device;
-    with `inputs`, of its first input instead.
+    `seen` maps each name to a detached copy of its output in the last forward, in order of execution and on its
+    device; with `inputs`, of its first input instead, as it was before the module ran.
     The hooks are gone after the block, after an error too. Raises ValueError for a name that matches nothing, and for
     a module that gives something else than a tensor.
     """
@@ -41,15 +41,18 @@ def record(model: nn.Module, names: str | Iterable[str], inputs: bool = False) -
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            value = args[0] if inputs else output
+        def hook(module: nn.Module, args: Any, output: Any = None) -> None:
+            value = (args[0] if args else None) if inputs else output
             if not isinstance(value, Tensor):
                 raise ValueError(f"names: {name!r} gives {type(value).__name__}, not a tensor")
             seen[name] = value.detach().clone()  # a copy: later in-place operations must not change the record
 
         return hook
 
-    handles = [modules[name].register_forward_hook(keep(name)) for name in select(names, modules)]
+    handles = []
+    for name in select(names, modules):
+        register = modules[name].register_forward_pre_hook if inputs else modules[name].register_forward_hook
+        handles.append(register(keep(name)))
     try:
         yield seen
     finally:
@@ -59,7 +62,7 @@ def record(model: nn.Module, names: str | Iterable[str], inputs: bool = False) -
 
 @torch.no_grad()
 def spread_by_depth(model: nn.Module, names: str | Iterable[str], x: Tensor) -> list[float]:
-    """Standard deviation of the output of each named submodule when the model sees x, in the model's order."""
+    """Standard deviation of the output of each named submodule when the model sees x, in order of execution."""
     with record(model, names) as seen:
         model(x)
     return [output.float().std().item() for output in seen.values()]

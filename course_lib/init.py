@@ -6,6 +6,8 @@ import math
 import torch
 from torch import nn
 
+from course_lib.norms import LayerNorm, RMSNorm
+
 
 def seed_of(*parts: object) -> int:
     """A 63-bit seed made of `parts` (numbers, names): the same parts give the same seed on every machine."""
@@ -19,20 +21,30 @@ def init_weights(model: nn.Module, seed: int, gain: float = 1.0) -> nn.Module:
 
     A matrix that maps n inputs gets the standard deviation gain / sqrt(n), which keeps the spread of a linear layer's
     output equal to its input's when gain is 1 (LeCun et al. 1998, "Efficient BackProp", section 4.6). Each parameter
-    draws from its own generator, seeded by (seed, its name): moving code changes no number. Norms keep gain 1, bias 0.
-    Raises ValueError for gain <= 0.
+    draws from its own generator, seeded by (seed, its name): moving code changes no number. Norms keep gain 1, bias 0;
+    a matrix that two modules share is drawn once. Raises ValueError for gain <= 0, or a module that it does not know.
     """
     if not gain > 0:
         raise ValueError(f"gain={gain}; it must be above 0")
+    drawn: set[int] = set()
     for name, module in model.named_modules():
+        if isinstance(module, LayerNorm | RMSNorm | nn.LayerNorm | nn.RMSNorm):
+            continue
         if isinstance(module, nn.Linear):
             std = gain / math.sqrt(module.in_features)
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.Embedding):
             std = 0.02
-        else:
+        elif not list(module.parameters(recurse=False)):
             continue
+        else:
+            raise ValueError(
+                f"model: {name!r} is a {type(module).__name__}; init_weights does not know how to begin it"
+            )
+        if id(module.weight) in drawn:
+            continue
+        drawn.add(id(module.weight))
         generator = torch.Generator().manual_seed(seed_of(seed, name))
         values = torch.empty(module.weight.shape, dtype=torch.float32).normal_(0, std, generator=generator)
         module.weight.copy_(values)  # drawn on the CPU: the same numbers on every device

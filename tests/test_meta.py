@@ -7,7 +7,7 @@ from torch.utils._pytree import tree_leaves
 
 from course_lib.mlp import MLP, GatedMLP
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
-from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm, fused_rms_norm
+from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm
 
 
 class NoCpu(TorchDispatchMode):
@@ -28,12 +28,11 @@ MODULES = {
     "LayerNorm": lambda: LayerNorm(8),
     "LayerNorm fused": lambda: LayerNorm(8, norm_fn=fused_layer_norm),
     "RMSNorm": lambda: RMSNorm(8),
-    "RMSNorm fused": lambda: RMSNorm(8, norm_fn=fused_rms_norm),
     "MLP": lambda: MLP(8, 12),
     "GatedMLP": lambda: GatedMLP(8, 12),
     "ResidualMLP pre": small(),
     "ResidualMLP post": small(placement="post", norm="rmsnorm"),
-    "ResidualMLP plain": small(norm="none", residual=False),
+    "ResidualMLP plain": small(norm="none", skip_scale=0.0),
 }
 
 

@@ -16,13 +16,12 @@ SMALL = {"d_in": 10, "d_model": 8, "d_ff": 12, "n_layers": 3}
 @pytest.mark.parametrize("norm", ["layernorm", "rmsnorm", "none"])
 def test_blocks_follow_their_formulas(norm):
     x = torch.randn(5, 8)
-    for residual in (True, False):
+    for scale in (1.0, 0.0, 3.0):
         for placement in ("pre", "post"):
-            config = ResidualMLPConfig(**SMALL, norm=norm, placement=placement, residual=residual)
+            config = ResidualMLPConfig(**SMALL, norm=norm, placement=placement, skip_scale=scale)
             block = randomise(ResidualBlock(config))
             f, n = block.mlp, block.norm
-            skip = x if residual else 0
-            want = skip + f(n(x)) if placement == "pre" else n(skip + f(x))
+            want = scale * x + f(n(x)) if placement == "pre" else n(scale * x + f(x))
             assert torch.equal(block(x), want)
 
 
@@ -64,6 +63,7 @@ def test_initial_spread_is_gain_over_root_fan_in():
     [
         (lambda: ResidualMLPConfig(n_layers=0), "n_layers=0"),
         (lambda: ResidualMLPConfig(placement="mid"), "placement='mid'"),
+        (lambda: ResidualMLPConfig(skip_scale=-1.0), "skip_scale=-1"),
         (lambda: ResidualMLP(ResidualMLPConfig(norm="group")), "norm='group'"),
         (lambda: ResidualMLP(ResidualMLPConfig(**SMALL))(torch.randn(2, 9)), "(2, 9)"),
         (lambda: ResidualMLP(ResidualMLPConfig(**SMALL))(torch.randn(2, 10, 1)), "(2, 10, 1)"),

@@ -35,6 +35,7 @@ class Config:
     n_layers: int = 24
     d_model: int = 128
     d_ff: int = 128
+    skip_scale: float = 1.0
 
 
 def build(config: Config, seed: int) -> ResidualMLP:
@@ -79,7 +80,8 @@ def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
     model = build(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False)
     metrics: dict[str, float | None] = {"diverged": float(history.diverged)}
-    metrics["final_loss"] = finite(sum(history.column("loss")[-20:]) / 20)
+    last = history.column("loss")[-20:]
+    metrics["final_loss"] = finite(sum(last) / len(last))
     metrics |= evaluate(model, *fashion_tensors("test"))
     return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
 

@@ -79,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     name = ",".join([args.study, *args.set])
     path = shipped("results") / f"{name}.json"
     record = json.loads(path.read_text("utf-8")) if path.exists() else records.empty(study)
+    if record["arms"] and not study.prediction.startswith(record["prediction"]):
+        raise ValueError(f"{name}: the prediction was changed after runs were recorded; it may only be added to")
     record |= {"question": study.question, "prediction": study.prediction}
     todo = missing_runs(study, record, args.arms, seeds, overrides(args.set))
     print(f"{name}: {len(todo)} runs to do, {len(record['arms'])} recorded")

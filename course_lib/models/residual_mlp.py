@@ -20,9 +20,9 @@ class ResidualMLPConfig:
     d_ff: int = 128
     n_layers: int = 24
     n_classes: int = 10
-    norm: str = "layernorm"  # "layernorm", "rmsnorm", "batchnorm", "none"
+    norm: str = "layernorm"  # "layernorm", "rmsnorm", "none"
     placement: str = "pre"  # "pre": x + f(norm(x));  "post": norm(x + f(x))
-    residual: bool = True  # False leaves out the "x +": a plain stack
+    skip_scale: float = 1.0  # what the x in "x +" is multiplied by; 0 gives a plain stack, without residual
     init_gain: float = 1.0
     seed: int = 0
 
@@ -32,26 +32,27 @@ class ResidualMLPConfig:
                 raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1")
         if self.placement not in PLACEMENTS:
             raise ValueError(f"placement={self.placement!r}; allowed are {', '.join(PLACEMENTS)}")
+        if not self.skip_scale >= 0:
+            raise ValueError(f"skip_scale={self.skip_scale}; it must be 0 or more")
 
 
 class ResidualBlock(nn.Module):
-    """One layer of the stream: x + f(norm(x)) for "pre", norm(x + f(x)) for "post".
+    """One layer of the stream: a x + f(norm(x)) for "pre", norm(a x + f(x)) for "post", with a = skip_scale.
 
-    x (..., C) -> (..., C).
-    Source: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture", figure 1.
+    x (..., C) -> (..., C). Sources: Xiong et al. 2020, "On Layer Normalization in the Transformer Architecture",
+    figure 1; for a above 1 with post-norm, Wang et al. 2022, "DeepNet", section 3.
     """
 
     def __init__(self, config: ResidualMLPConfig) -> None:
         super().__init__()
-        self.placement, self.residual = config.placement, config.residual
+        self.placement, self.skip_scale = config.placement, config.skip_scale
         self.norm = make_norm(config.norm, config.d_model)
         self.mlp = MLP(config.d_model, config.d_ff)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., C) -> (..., C)."""
         y = self.mlp(self.norm(x) if self.placement == "pre" else x)
-        if self.residual:
-            y = x + y
+        y = self.skip_scale * x + y
         return self.norm(y) if self.placement == "post" else y
 
 

@@ -67,13 +67,13 @@ def norm_frame(traces: Traces, norm: str, layer: int, step: int) -> NormFrame:
         step=int(trace["steps"][index]),
         density=trace["density"][index, layer],
         gain=trace["gain"][index, layer],
-        bias=trace["bias"][index, layer] if trace["bias"].any() else None,
+        bias=None if np.isnan(trace["bias"]).any() else trace["bias"][index, layer],
         input_std=float(trace["input_std"][index, layer]),
         distinct_rows=int(trace["distinct_rows"][index, layer]),
         path_steps=trace["steps"],
         path_gain=np.percentile(trace["gain"][:, layer], (5, 50, 95), axis=-1).T,
         gain_limit=float(np.abs(trace["gain"][:, layer] - 1).max()) * 1.05 + 1e-3,
-        bias_limit=float(np.abs(trace["bias"][:, layer]).max()) * 1.05 + 1e-3,
+        bias_limit=float(np.nan_to_num(np.abs(trace["bias"][:, layer])).max()) * 1.05 + 1e-3,
     )
 
 

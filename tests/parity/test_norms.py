@@ -19,10 +19,6 @@ PAIRS = {
         lambda c, eps: norms.LayerNorm(c, eps, norm_fn=norms.fused_layer_norm),
         lambda c, eps: nn.LayerNorm(c, eps),
     ),
-    "fused rms_norm": (
-        lambda c, eps: norms.RMSNorm(c, eps, norm_fn=norms.fused_rms_norm),
-        lambda c, eps: nn.RMSNorm(c, eps),
-    ),
 }
 
 
