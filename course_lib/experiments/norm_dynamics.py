@@ -43,9 +43,9 @@ STUDY = Study(
         "Added after the runs at learning rate 0.001, before those at 0.01: (6) at 0.01 the gains of all three "
         "networks differ from each other at least five times as much (standard deviation), and test accuracy falls by "
         "less than two percentage points. "
-        "Added after a look inside the dead post-norm network and one trial of 200 steps with one seed: (7) with the skip "
-        "multiplied by 4, norm(4 x + f(x)), post-norm learns at 0.01: its test accuracy comes within two percentage "
-        "points of pre-norm's, and it keeps more than 500 distinct rows."
+        "Added after a look inside the dead post-norm network and one trial of 200 steps with one seed: (7) with the "
+        "skip multiplied by 4, norm(4 x + f(x)), post-norm learns at 0.01: its test accuracy comes within two "
+        "percentage points of pre-norm's, and it keeps more than 500 distinct rows."
     ),
     arms={
         f"{name} lr={lr:g}": asdict(Config(**VARIANTS[name], lr=lr, warmup=100, steps=1000, n_layers=12))
