@@ -53,8 +53,10 @@ def products(pick):
 
 WRONG = {
     "layer_norm": {
-        "under the root": lambda x, w, b, eps: (x - mean(x)) / (std(x) + eps) * w + b,
-        "divides by d - 1": lambda x, w, b, eps: (x - mean(x)) / (x.var(-1, keepdim=True) + eps).sqrt() * w + b,
+        "It belongs under the root": lambda x, w, b, eps: (x - mean(x)) / (std(x) + eps) * w + b,
+        "LayerNorm divides by C": lambda x, w, b, eps: (x - mean(x)) / (x.var(-1, keepdim=True) + eps).sqrt() * w + b,
+        "and x.std() divides by C - 1": lambda x, w, b, eps: (x - mean(x)) / (x.std(-1, keepdim=True) + eps) * w + b,
+        "missing, and your variance": lambda x, w, b, eps: (x - mean(x)) / (x.var(-1, keepdim=True) + eps).sqrt(),
         "axis 0": lambda x, w, b, eps: (x - x.mean(0)) / (x.var(0, correction=0) + eps).sqrt() * w + b,
         "whole tensor": lambda x, w, b, eps: (x - x.mean()) / (x.var(correction=0) + eps).sqrt() * w + b,
         "eps is missing": lambda x, w, b, eps: (x - mean(x)) / std(x) * w + b,
@@ -62,7 +64,7 @@ WRONG = {
         "mean is not subtracted": lambda x, w, b, eps: x / (var(x) + eps).sqrt() * w + b,
         "gain `weight` is missing": lambda x, w, b, eps: norms.layer_norm(x, None, b, eps),
         "`bias` is missing": lambda x, w, b, eps: norms.layer_norm(x, w, None, eps),
-        "both missing": lambda x, w, b, eps: norms.layer_norm(x, None, None, eps),
+        "both missing.": lambda x, w, b, eps: norms.layer_norm(x, None, None, eps),
         "before the gain": lambda x, w, b, eps: (norms.layer_norm(x, None, None, eps) + b) * w,
         "no gradient flows": lambda x, w, b, eps: norms.layer_norm(x.detach(), w, b, eps),
         "a float; a tensor is needed": lambda x, w, b, eps: 1.0,
@@ -74,16 +76,21 @@ WRONG = {
     "rms_norm": {
         "subtract the mean": lambda x, w, eps: norms.layer_norm(x, w, None, eps),
         "mean included": lambda x, w, eps: x / (var(x) + eps).sqrt() * w,
+        "not by its root": lambda x, w, eps: x / (mean(x.square()) + eps) * w,
+        "square the mean": lambda x, w, eps: x / (mean(x).square() + eps).sqrt() * w,
+        "adds eps under": lambda x, w, eps: x / (x.norm(dim=-1, keepdim=True) + eps) * w,
         "takes their mean": lambda x, w, eps: x / (x.square().sum(-1, keepdim=True) + eps).sqrt() * w,
-        "under the root": lambda x, w, eps: x / (mean(x.square()).sqrt() + eps) * w,
+        "It belongs under": lambda x, w, eps: x / (mean(x.square()).sqrt() + eps) * w,
         "eps is missing": lambda x, w, eps: x / mean(x.square()).sqrt() * w,
         "gain `weight` is missing": lambda x, w, eps: x / (mean(x.square()) + eps).sqrt(),
         "axis 0": lambda x, w, eps: x / (x.square().mean(0) + eps).sqrt() * w,
     },
     "layer_norm_backward": {
-        "back through the mean": backward(lambda o, x, h, g, s: {"grad_x": s * (g - h * mean(g * h))}),
-        "back through the variance": backward(lambda o, x, h, g, s: {"grad_x": s * (g - mean(g))}),
-        "both terms": backward(lambda o, x, h, g, s: {"grad_x": s * g}),
+        "path through the mean": backward(lambda o, x, h, g, s: {"grad_x": s * (g - h * mean(g * h))}),
+        "path through the variance": backward(lambda o, x, h, g, s: {"grad_x": s * (g - mean(g))}),
+        "both indirect paths": backward(lambda o, x, h, g, s: {"grad_x": s * g}),
+        "wrong sign": backward(lambda o, x, h, g, s: {"grad_x": s * (g - mean(g) + h * mean(g * h))}),
+        "must point along x_hat": backward(lambda o, x, h, g, s: {"grad_x": s * (g - mean(g) - mean(g * h))}),
         "factor 1 / sqrt": backward(lambda o, x, h, g, s: {"grad_x": g - mean(g) - h * mean(g * h)}),
         "lacks the gain": backward(lambda o, x, h, g, s: {"grad_x": s * (o - mean(o) - h * mean(o * h))}),
         "uses x": backward(lambda o, x, h, g, s: {"grad_weight": (o * x).sum(0)}),
@@ -101,13 +108,19 @@ WRONG = {
     "radial_leak": {
         "that is removed": lambda v, eps: v / (v + eps),
         "ends at 1": lambda v, eps: eps / v,
-        "its square enters": lambda v, eps: 1 - (v / (v + eps)).sqrt(),
+        "enters squared": lambda v, eps: 1 - (v / (v + eps)).sqrt(),
         "share is not 0": lambda v, eps: 0 * v,
+        "only the share is asked": lambda v, eps: eps / (v + eps) ** 1.5,
     },
     "half_layer_norm": {
+        "Rows with little variance": lambda x, eps: ((x.float() - mean(x.float())) / (std(x.float()) + eps)).half(),
+        "divides by C - 1": lambda x, eps: (
+            (x.float() - mean(x.float())) / (x.float().var(-1, keepdim=True) + eps).sqrt()
+        ).half(),
+        "bits of precision": lambda x, eps: norms.layer_norm(x.bfloat16(), eps=eps).half(),
         "overflow float16": lambda x, eps: (x - mean(x)) / (mean((x - mean(x)).square()) + eps).sqrt(),
         "must come out as float16": lambda x, eps: norms.layer_norm(x.float(), eps=eps),
-        "before eps was added": lambda x, eps: norms.layer_norm(
+        "not of a scaled x": lambda x, eps: norms.layer_norm(
             x.float() / x.float().abs().amax(-1, True), eps=eps
         ).half(),
         "differs most at index": lambda x, eps: x,
@@ -128,7 +141,8 @@ def test_mistakes_are_told_apart(name, words):
     result = getattr(check, name)(WRONG[name][words])
     assert result.ok is False
     assert words in result.message
-    assert sum(w in result.message for w in WRONG[name]) == 1, "the message fits more than one mistake"
+    others = [fn for w, fn in WRONG[name].items() if w not in result.message]
+    assert all(getattr(check, name)(fn).message != result.message for fn in others), "one message for two mistakes"
 
 
 @pytest.mark.parametrize("name", SIMPLE)
@@ -142,7 +156,7 @@ def test_a_stub_and_an_error_are_answers_not_tracebacks(name):
     for stub in (lambda *args: None, lambda *args: ..., unfinished):
         result = getattr(check, name)(stub)
         assert result.ok is None
-        assert "Not solved yet" in repr(result)
+        assert "is a `return` missing?" in repr(result)
     result = getattr(check, name)(broken)
     assert result.ok is False
     assert "KeyError" in result.message
@@ -161,7 +175,7 @@ def test_injection_runs_in_the_trained_network():
     )  # a copy was used
     wrong = check.injected(WRONG["layer_norm"]["axis 0"], model, *batch)
     assert wrong.ok is False
-    assert "other answers: accuracy" in wrong.message
+    assert "other answers: logits differ by" in wrong.message
     detached = check.injected(WRONG["layer_norm"]["no gradient flows"], model, *batch)
     assert detached.ok is False
     assert "Trained for ten steps" in detached.message

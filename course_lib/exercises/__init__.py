@@ -39,7 +39,9 @@ def checker(check: Callable[..., str]) -> Callable[..., Result]:
                 torch.manual_seed(0)
                 return Result(True, check(*args, **kwargs))
         except Unsolved:
-            return Result(None, "Not solved yet. Fill in the function above and run the cell again.")
+            return Result(
+                None, "Not solved yet: the function returns nothing. If you have filled it in, is a `return` missing?"
+            )
         except Wrong as wrong:
             return Result(False, str(wrong))
 

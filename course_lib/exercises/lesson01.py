@@ -36,8 +36,11 @@ def layer_norm(fn: norms.NormFn) -> str:
         "eps is added to the standard deviation. It belongs under the root: sqrt(variance + eps).": (
             centred / (variance.sqrt() + eps) * weight + bias
         ),
+        "Two things: eps belongs under the root, and x.std() divides by C - 1, not by C.": (
+            centred / (x.std(-1, keepdim=True) + eps) * weight + bias
+        ),
         "eps is missing: divide by sqrt(variance + eps).": centred / variance.sqrt() * weight + bias,
-        "Your variance divides by d - 1. LayerNorm divides by d: `x.var(-1, correction=0)`.": unbiased * weight + bias,
+        "Your variance divides by C - 1. LayerNorm divides by C: `x.var(-1, correction=0)`.": unbiased * weight + bias,
         "You divide by the variance, not by its root.": centred / (variance + eps) * weight + bias,
         "You normalise over the batch (axis 0). Each row is normalised on its own: axis -1.": axis0 * weight + bias,
         "You normalise over the whole tensor. Each row has its own mean and variance: axis -1, keepdim=True.": (
@@ -47,6 +50,7 @@ def layer_norm(fn: norms.NormFn) -> str:
         "The gain `weight` is missing.": x_hat + bias,
         "The `bias` is missing.": x_hat * weight,
         "Gain and bias are both missing.": x_hat,
+        "Gain and bias are both missing, and your variance divides by C - 1 instead of C.": unbiased,
         "The bias is added before the gain multiplies. First the gain, then the bias.": (x_hat + bias) * weight,
     }
     expect(call(fn, x, weight, bias, eps), x_hat * weight + bias, mistakes)
@@ -81,7 +85,10 @@ def injected(fn: norms.NormFn, model: nn.Module, images: Tensor, labels: Tensor)
         accuracy = classification_loss(mine, batch)[1]["accuracy"].item()
         before = classification_loss(theirs, batch)[1]["accuracy"].item()
     if not torch.allclose(got, want, rtol=1e-3, atol=1e-3 * want.abs().max().item()):
-        raise Wrong(f"In the model your function gives other answers: accuracy {accuracy:.1%} instead of {before:.1%}.")
+        raise Wrong(
+            f"In the model your function gives other answers: logits differ by {(got - want).abs().max():.2f}, of "
+            f"at most {want.abs().max():.1f}. Accuracy may hide it: {accuracy:.1%} with yours, {before:.1%} without."
+        )
     losses = [_ten_steps(network, batch) for network in (theirs, mine)]
     if not abs(losses[0] - losses[1]) <= 1e-2 * losses[0]:
         raise Wrong(
@@ -120,6 +127,13 @@ def rms_norm(fn: Callable[[Tensor, Tensor, float], Tensor]) -> str:
         ),
         "eps is added to the root mean square. It belongs under the root.": x / (mean_square.sqrt() + eps) * weight,
         "eps is missing.": x / mean_square.sqrt() * weight,
+        "You divide by the mean square, not by its root.": x / (mean_square + eps) * weight,
+        "You square the mean. RMSNorm takes the mean of the squares.": (
+            x / (x.mean(-1, keepdim=True).square() + eps).sqrt() * weight
+        ),
+        "You divide by the length of the row. RMSNorm takes the mean of the squares, and adds eps under the root.": (
+            x / (x.norm(dim=-1, keepdim=True) + eps) * weight
+        ),
         "The gain `weight` is missing.": x / (mean_square + eps).sqrt(),
         "You average over the batch (axis 0). Each row is normalised on its own: axis -1.": (
             x / (x.square().mean(0) + eps).sqrt() * weight
@@ -139,15 +153,19 @@ def layer_norm_backward(fn: Callable[..., tuple[Tensor, Tensor, Tensor]]) -> str
     x_hat, g = centred * scale, grad * weight
     mean_g, mean_gx = g.mean(-1, keepdim=True), (g * x_hat).mean(-1, keepdim=True)
     answer = call(fn, grad, x, weight, eps)
-    if not isinstance(answer, tuple) or len(answer) != 3:
+    if not isinstance(answer, tuple | list) or len(answer) != 3:
         raise Wrong("Return three tensors: the gradients of x, weight and bias.")
     plain, plain_gx = grad.mean(-1, keepdim=True), (grad * x_hat).mean(-1, keepdim=True)
     mistakes = {
-        "grad_x lacks the term - mean(g): what flows back through the mean.": scale * (g - x_hat * mean_gx),
-        "grad_x lacks the term - x_hat * mean(g * x_hat): what flows back through the variance.": scale * (g - mean_g),
-        "grad_x lacks both terms that flow back through mean and variance.": scale * g,
+        "grad_x lacks the path through the mean.": scale * (g - x_hat * mean_gx),
+        "grad_x lacks the path through the variance.": scale * (g - mean_g),
+        "grad_x lacks both indirect paths, through mean and variance.": scale * g,
         "grad_x lacks the factor 1 / sqrt(variance + eps).": g - mean_g - x_hat * mean_gx,
         "grad_x lacks the gain: use g = grad * weight everywhere.": scale * (grad - plain - x_hat * plain_gx),
+        "grad_x has the wrong sign before the term of the variance.": scale * (g - mean_g + x_hat * mean_gx),
+        "grad_x has a term of the variance that is the same for the whole row; it must point along x_hat.": (
+            scale * (g - mean_g - mean_gx)
+        ),
         "grad_x sums where it should average over the row.": scale * (g - WIDTH * mean_g - x_hat * WIDTH * mean_gx),
     }
     expect(answer[0], scale * (g - mean_g - x_hat * mean_gx), mistakes, what="grad_x")
@@ -192,7 +210,7 @@ def gradient_products(fn: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor
         (gradient,) = torch.autograd.grad(x_hat, leaf, upstream)
         x_hat = x_hat.detach()
         answer = call(fn, x, upstream, eps)
-        if not isinstance(answer, tuple) or len(answer) != 2:
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise Wrong("Return two tensors: the products with the ones vector and with x_hat.")
         ones, along = gradient.sum(-1), (gradient * x_hat).sum(-1)
         mistakes = {
@@ -228,10 +246,11 @@ def radial_leak(fn: Callable[[Tensor, float], Tensor]) -> str:
     mistakes = {
         "That is the share that is removed; asked is the share that gets through.": variance / (variance + eps),
         "Nearly: eps / variance grows without end for small variance, but a share ends at 1.": eps / variance,
-        "You took the root: the length of x_hat is sqrt(d * var / (var + eps)), but its square enters.": (
-            1 - (variance / (variance + eps)).sqrt()
-        ),
+        "You took a root: the length of x_hat enters squared.": (1 - (variance / (variance + eps)).sqrt()),
         "With eps > 0 the share is not 0: measure it with your function from the exercise before.": 0 * variance,
+        "Leave out the common factor 1 / sqrt(variance + eps); only the share is asked.": (
+            eps / (variance + eps) ** 1.5
+        ),
     }
     expect(call(fn, variance, eps), eps / (variance + eps), mistakes)
     return (
@@ -247,17 +266,22 @@ def half_layer_norm(fn: Callable[[Tensor, float], Tensor]) -> str:
     want = norms.layer_norm(x.double(), eps=eps).half()
     naive = x - x.mean(-1, keepdim=True)
     naive = naive / (naive.square().mean(-1, keepdim=True) + eps).sqrt()
-    bad_scale = x.float() / x.float().abs().amax(-1, keepdim=True)
     got = call(fn, x, eps)
     if isinstance(got, Tensor) and got.dtype in (torch.float32, torch.float64):
         raise Wrong(
             f"The result has dtype {got.dtype}. What goes in as float16 must come out as float16: `.to(x.dtype)`."
         )
+    wide = x.float() - x.float().mean(-1, keepdim=True)
     mistakes = {
-        "Large rows come out as zeros: their squares overflow float16, which ends at 65,504. Widen first.": naive,
-        "You scaled the rows before eps was added: rows with little variance come out too small or too large.": (
-            norms.layer_norm(bad_scale, eps=eps).half()
+        "Rows with little variance are wrong: eps belongs under the root, next to the variance of x itself, "
+        "not of a scaled x.": (wide / (wide.square().mean(-1, keepdim=True).sqrt() + eps)).half(),
+        "Your variance divides by C - 1. LayerNorm divides by C.": (
+            wide / (x.float().var(-1, keepdim=True) + eps).sqrt()
+        ).half(),
+        "bfloat16 has the range, but only 8 bits of precision. Widen to float32.": (
+            norms.layer_norm(x.bfloat16(), eps=eps).half()
         ),
+        "Large rows come out as zeros: their squares overflow float16, which ends at 65,504. Widen first.": naive,
     }
     expect(got, want, mistakes, tolerance=2e-3)
     return "Right: widen, normalise, narrow. That is what the library and torch do."

@@ -22,9 +22,9 @@ def plot_lesson_map() -> Figure:
     lessons = {lesson.number: lesson for lesson in LESSONS}
     for column, ((part, numbers), color) in enumerate(zip(PARTS.items(), OKABE_ITO, strict=False)):
         left = 0.1 + column * 2.55
-        ax.text(left, 0.18, part, fontweight="bold", color=color, fontsize="large", va="center")
+        ax.text(left, 0.18, part, fontweight="bold", color=color, fontsize="medium", va="center")
         if column:
-            start, end = (left - 0.4, 0.18), (left - 0.08, 0.18)
+            start, end = (left - 0.32, 0.18), (left - 0.06, 0.18)
             ax.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color=GREY))
         for row, number in enumerate(numbers):
             _draw_box(ax, lessons[number], left, -ROW * row - HEIGHT, color)
@@ -43,4 +43,4 @@ def _draw_box(ax: Axes, lesson: Lesson, left: float, bottom: float, color: str) 
     ax.text(left + 0.09, top - 0.31, "\n".join(textwrap.wrap(lesson.question, 33)), fontsize=7.5, va="top", color=ink)
     after = "after " + ", ".join(f"{n:02d}" for n in lesson.after) if lesson.after else ""
     ready = "ready" if lesson.ready else "planned"
-    ax.text(left + 0.09, bottom + 0.1, " · ".join(filter(None, (ready, after))), fontsize=6.5, va="center", color=GREY)
+    ax.text(left + 0.09, bottom + 0.1, " · ".join(filter(None, (ready, after))), fontsize=7, va="center", color=GREY)

@@ -103,10 +103,11 @@ def plot_norm_frames(frames: Sequence[NormFrame]) -> Figure:
     figure, axes = new_figure(len(frames), 2, size=(min(10.0, 4.0 * len(frames)), 5.2))
     for (top, below), frame in zip(axes.T, frames, strict=True):
         _draw_activations(top, frame)
-        top.set_title(f"{frame.norm}: {frame.distinct_rows} different rows")
+        network, _, rate = frame.norm.partition(" lr=")
+        top.set_title(f"{network}: {frame.distinct_rows} different rows")
         _draw_channels(below, frame.gain, 1.0, max(f.gain_limit for f in frames), OKABE_ITO[1], "gain")
     axes[1, 0].set_ylabel("channels")
-    _headline(figure, f"step {frames[0].step}: normalised activations and gains of {frames[0].layer.split(' of ')[0]}")
+    _headline(figure, f"learning rate {rate}, {frames[0].layer.split(' of ')[0]}, step {frames[0].step}")
     return figure
 
 
@@ -126,13 +127,13 @@ def _draw_channels(ax: Axes, values: np.ndarray | None, start: float, limit: flo
         ax.annotate("RMSNorm\nhas no bias", (0.5, 0.5), xycoords="axes fraction", ha="center", color=GREY)
         ax.set(xticks=[], yticks=[])
         return
-    counts, edges = np.histogram(values, np.linspace(start - limit, start + limit, 31))
+    counts, edges = np.histogram(values, np.linspace(start - limit, start + limit, 32))
     ax.stairs(counts, edges, color=color, fill=True, alpha=0.7)
     ax.axvline(start, color=GREY, linestyle=":")
     top = len(values) / 3
     ax.set_ylim(0, top)
     if counts.max() > top:  # early on, most channels share one bin
-        ax.annotate(f"↑ {counts.max()}", (0.56, 0.9), xycoords="axes fraction", color=color, fontsize="small")
+        ax.annotate(f"cut: {counts.max()}", (0.56, 0.9), xycoords="axes fraction", color=color, fontsize="small")
 
 
 def _headline(figure: Figure, text: str) -> None:
@@ -145,10 +146,10 @@ def plot_sphere(points: Tensor, layer_normed: Tensor, rms_normed: Tensor) -> Fig
     for name, cloud in clouds.items():
         if cloud.ndim != 2 or cloud.shape[1] != 3:
             raise ValueError(f"{name}: shape {tuple(cloud.shape)}; needed is (N, 3)")
-    hue = np.arctan2(*layer_normed.numpy()[:, :2].T)  # the direction in the plane of the circle
+    hue = np.abs(np.arctan2(*layer_normed.numpy()[:, :2].T))  # the direction in the plane of the circle
     figure, axes = new_figure(3, size=(10.0, 3.4), subplot_kw={"projection": "3d"})
     for ax, (name, cloud) in zip(axes[0], clouds.items(), strict=True):
-        ax.scatter(*cloud.numpy().T, c=hue, cmap="twilight", s=8)
+        ax.scatter(*cloud.numpy().T, c=hue, cmap="viridis", s=8)
         ax.set(title=name, xlim=(-2, 2), ylim=(-2, 2), zlim=(-2, 2), xlabel="x₁", ylabel="x₂", zlabel="x₃")
         ax.set(xticks=(-1, 1), yticks=(-1, 1), zticks=(-1, 1))
         ax.set_box_aspect((1, 1, 1), zoom=1.0)

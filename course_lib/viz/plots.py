@@ -123,13 +123,13 @@ def line_plot(
     yscale: str = "linear",
     ylim: tuple[float, float] | None = None,
     xticks: Sequence[float] | None = None,
-    reference: tuple[float, str] | None = None,
+    reference: tuple[float, str, float] | None = None,
     size: tuple[float, float] | None = None,
 ) -> Figure:
     """Panels side by side with one y axis; `panels` maps a panel's title to its lines.
 
-    `xticks` writes plain numbers where a logarithmic axis has few points. `reference` is the height and name of a grey
-    dotted line. Raises ValueError for no panel, or x and y that differ.
+    `xticks` writes plain numbers where a logarithmic axis has few points. `reference` is a grey dotted
+    line: its height, its name, and where along the axis (0 to 1) the name stands. Raises ValueError for no panel, or x and y that differ.
     """
     if not panels:
         raise ValueError("panels is empty; give at least one panel of lines")
@@ -143,7 +143,7 @@ def line_plot(
             ax.minorticks_off()
         if reference is not None:
             ax.axhline(reference[0], color=GREY, linestyle=":", lw=1)
-            ax.annotate(reference[1], (0.02, reference[0]), xycoords=("axes fraction", "data"), color=GREY,
+            ax.annotate(reference[1], (reference[2], reference[0]), xycoords=("axes fraction", "data"), color=GREY,
                         va="bottom", fontsize="small")  # fmt: skip
         draw_lines(ax, lines)
     for ax, lines in zip(axes[0], panels.values(), strict=True):  # only now are the shared limits final
@@ -181,6 +181,7 @@ def heatmap(
         xticklabels=xticks, yticklabels=yticks, annot=annotate, fmt=".2f",
     )  # fmt: skip
     axes[0, 0].set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes[0, 0].tick_params(axis="y", rotation=0)
     return figure
 
 
