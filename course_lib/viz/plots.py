@@ -128,8 +128,8 @@ def line_plot(
 ) -> Figure:
     """Panels side by side with one y axis; `panels` maps a panel's title to its lines.
 
-    `xticks` writes plain numbers where a logarithmic axis has few points. `reference` is a grey dotted line: its height,
-    its name, and where along the axis (0 to 1) the name stands.
+    `xticks` writes plain numbers where a logarithmic axis has few points. `reference` is a grey dotted line: its
+    height, its name, and where along the axis (0 to 1) the name stands.
     Raises ValueError for no panel, or x and y that differ.
     """
     if not panels:
