@@ -100,3 +100,12 @@ def test_nan_stays_in_its_row():
 def test_bad_input_names_itself(action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action()
+
+
+def test_a_fresh_norm_has_gain_one_and_bias_zero():
+    x = torch.randn(3, 8) + 1
+    assert torch.equal(LayerNorm(8)(x), layer_norm(x))
+    assert torch.equal(RMSNorm(8)(x), rms_norm(x))
+    assert LayerNorm(8).bias is not None
+    assert LayerNorm(8, bias=False).bias is None
+    assert RMSNorm(8).bias is None
