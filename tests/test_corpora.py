@@ -4,6 +4,7 @@ import gzip
 import re
 import shutil
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,3 +133,33 @@ def test_whole_or_nothing(tmp_path):
         fail_half_way()
     assert path.read_text() == "one"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_labels_are_in_the_published_order():
+    """The order of the table in the data set's own README."""
+    assert " ".join(corpora.FASHION_CLASSES) == (
+        "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag Ankle boot"
+    )
+
+
+def test_batches_are_full_and_epochs_differ_from_seeds():
+    x = torch.arange(23)
+    one, two = (corpora.shuffled_batches((x,), 5, seed) for seed in (1, 2))
+    assert {len(one(step)[0]) for step in range(12)} == {5}
+    assert not torch.equal(one(4)[0], two(0)[0])  # the second epoch of seed 1 is not the first of seed 2
+    with pytest.raises(ValueError, match="batch_size=0"):
+        corpora.shuffled_batches((x,), 0, 1)
+
+
+def test_processes_share_a_batch(monkeypatch):
+    x = torch.arange(23)
+    whole = corpora.shuffled_batches((x,), 6, 1)(2)[0]
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr(
+            corpora, "processes", lambda rank=rank: SimpleNamespace(num_processes=2, process_index=rank)
+        )
+        parts.append(corpora.shuffled_batches((x,), 6, 1)(2)[0])
+    assert torch.equal(torch.cat(parts), whole)
+    with pytest.raises(ValueError, match="batch_size=5 cannot be shared by 2"):
+        corpora.shuffled_batches((x,), 5, 1)

@@ -115,3 +115,20 @@ def test_trace_takes_the_wanted_steps_alone():
     assert tensors["bias"].isnan().all()  # an RMSNorm has none
     with pytest.raises(ValueError, match="no LayerNorm"):
         norm_names(model(norm="none"))
+
+
+def test_a_snapshot_is_a_copy_and_counts_what_lies_outside():
+    net, x = model(), torch.randn(50, 6)
+    seen = snapshot(net, x)
+    gain = seen["gain"].clone()
+    assert torch.equal(seen["bias"][1], net.blocks[1].norm.bias.detach())
+    with torch.no_grad():
+        net.blocks[0].norm.weight.add_(1)
+    assert torch.equal(seen["gain"], gain)
+    assert (EDGES[0].item(), EDGES[-1].item(), len(EDGES)) == (-5, 5, 101)
+    wide = ResidualMLP(ResidualMLPConfig(d_in=6, d_model=64, d_ff=8, n_layers=1))
+    with torch.no_grad():  # one huge channel: its normalised value is near sqrt(64) = 8
+        wide.embed.bias[0] = 1e4
+    density = snapshot(wide, x)["density"][0]
+    assert density[-1].item() * 0.1 == pytest.approx(1 / 64, rel=1e-3)
+    assert distinct_rows(torch.tensor([[0.0], [1.5], [1.6]])) == 2

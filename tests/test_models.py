@@ -76,3 +76,17 @@ def test_initial_spread_is_gain_over_root_fan_in():
 def test_bad_input_names_itself(action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action()
+
+
+def test_every_matrix_has_its_own_numbers_and_a_shared_one_is_drawn_once():
+    model = ResidualMLP(ResidualMLPConfig(**(SMALL | {"d_ff": 8}), init_gain=3.0))
+    block = model.blocks[1].mlp
+    assert not torch.equal(block.up.weight, block.down.weight)
+    gentle = ResidualMLP(ResidualMLPConfig(**(SMALL | {"d_ff": 8})))
+    assert torch.allclose(model.head.weight, 3 * gentle.head.weight)
+    assert ResidualMLP(ResidualMLPConfig(**SMALL)).blocks[0].mlp.up.out_features == SMALL["d_ff"]
+    tied = torch.nn.Sequential(torch.nn.Embedding(500, 64), torch.nn.Linear(64, 500, bias=False))
+    tied[1].weight = tied[0].weight
+    assert init_weights(tied, 0)[0].weight.std().item() == pytest.approx(0.02, rel=0.02)
+    with pytest.raises(ValueError, match="'0' is a Conv2d"):
+        init_weights(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3)), 0)

@@ -109,3 +109,8 @@ def test_a_fresh_norm_has_gain_one_and_bias_zero():
     assert LayerNorm(8).bias is not None
     assert LayerNorm(8, bias=False).bias is None
     assert RMSNorm(8).bias is None
+    assert LayerNorm(8).eps == RMSNorm(8).eps == 1e-5
+    assert LayerNorm(8, eps=0.0).eps == 0
+    flat = torch.tensor([[1.0, 1.001]])
+    for norm, eps_given in ((layer_norm, layer_norm(flat, eps=1e-5)), (rms_norm, rms_norm(flat, eps=1e-5))):
+        assert torch.equal(norm(flat), eps_given)

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from course_lib import checkpoint
 from course_lib.corpora import shuffled_batches
-from course_lib.training import CHECKPOINT, classification_loss, constant, cosine, linear, train
+from course_lib.training import CHECKPOINT, History, classification_loss, constant, cosine, linear, train
 
 WORKER = Path(__file__).parent / "training_worker.py"
 
@@ -274,3 +275,88 @@ def test_bad_input_names_itself(options, words):
 def test_bfloat16_autocast_trains():
     history = fit(network(), mixed_precision="bf16", steps=60, schedule=None)
     assert history.column("loss")[-1] < history.column("loss")[0]
+
+
+def test_the_schedule_moves_the_weights():
+    """With factor 0 nothing moves, with half the factor SGD's first step is half as long."""
+    moves = []
+    for factor in (0.0, 0.5, 1.0):
+        model, before = network(), network()
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        fit(model, optimizer=sgd, steps=1, schedule=lambda step, factor=factor: factor, clip_norm=None)
+        moves.append(model[0].weight.detach() - before[0].weight.detach())
+    assert moves[0].abs().max() == 0
+    assert torch.allclose(2 * moves[1], moves[2], atol=1e-7)
+    assert cosine(20, 4, floor=0.1)(4) == 1
+
+
+def test_each_step_draws_its_own_random_numbers():
+    def losses(seed):
+        model = network()
+        frozen = torch.optim.SGD(model.parameters(), lr=0.0)
+        batch = data()
+        return train(model, lambda step: batch, classification_loss, frozen, steps=4, seed=seed, progress=False).column(
+            "loss"
+        )
+
+    assert len(set(losses(1))) == 4  # same batch, same weights: only dropout differs
+    assert losses(1) == losses(1) != losses(2)
+
+
+def test_checkpoints_come_every_so_many_steps(tmp_path):
+    def stop(step, model):
+        if step == 8:
+            raise RuntimeError("cut off")
+
+    with pytest.raises(RuntimeError, match="cut off"):
+        fit(network(), checkpoint_dir=tmp_path, checkpoint_every=5, on_step=stop)
+    seen = []
+    fit(network(), checkpoint_dir=tmp_path, on_step=lambda step, model: seen.append(step))
+    assert seen[0] == 5
+    assert seen[-1] == 30
+
+
+def test_a_checkpoint_knows_the_whole_schedule(tmp_path):
+    fit(network(), stop_at=3, checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match="schedule was"):
+        fit(network(), checkpoint_dir=tmp_path, schedule=linear(30, 5))  # equal to cosine during warm-up
+    assert len(fit(network(), steps=3, schedule=None, stop_at=9).records) == 3
+
+
+def test_a_checkpoint_keeps_plain_numbers_and_wants_every_weight(tmp_path):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    first = next(model.parameters())
+    optimizer.state[first] = {"calls": 3, "zero": 0, "none": None}
+    checkpoint.save_checkpoint(tmp_path / "c", model, optimizer, checkpoint.Progress(1, [], {"a": 1}))
+    fresh = torch.optim.SGD(model.parameters(), lr=0.1)
+    checkpoint.load_checkpoint(tmp_path / "c", model, fresh, {"a": 1})
+    assert fresh.state[first] == {"calls": 3, "zero": 0}
+    with pytest.raises(ValueError, match="b was None, is 2"):
+        checkpoint.load_checkpoint(tmp_path / "c", model, fresh, {"a": 1, "b": 2})
+    with pytest.raises(ValueError, match="another model"):
+        checkpoint.load_checkpoint(tmp_path / "c", nn.Sequential(*model, nn.Linear(3, 3)), fresh, {"a": 1})
+
+
+def test_an_infinite_loss_is_divergence_too_and_nobody_looks_at_what_is_left():
+    model, seen = network(), []
+
+    def infinite(model, batch):
+        loss, metrics = classification_loss(model, batch)
+        return loss * math.inf, metrics
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    look = lambda step, model: seen.append(step)  # noqa: E731
+    history = train(model, lambda s: data(), infinite, optimizer, steps=3, progress=False, on_step=look)
+    assert history.diverged
+    assert seen == [0]
+    assert History().column("loss") == []
+
+
+def test_half_precision_ends_with_training():
+    model = network()
+    fit(model, mixed_precision="bf16", steps=2, schedule=None)
+    x = data()[0]
+    assert torch.equal(model(x), nn.Sequential(*model)(x))  # the second one was never wrapped
+    loss, _ = classification_loss(lambda inputs: inputs.bfloat16(), (torch.randn(4, 3), torch.tensor([0, 1, 2, 0])))
+    assert loss.dtype == torch.float32
