@@ -7,6 +7,7 @@ from torch import nn
 from course_lib.dynamics import EDGES, NormTrace, distinct_rows, norm_names, snapshot
 from course_lib.features import gradient_norms, record, select, spread_by_depth
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
+from course_lib.norms import rms_norm
 from tests.conftest import randomise
 
 
@@ -132,3 +133,31 @@ def test_a_snapshot_is_a_copy_and_counts_what_lies_outside():
     density = snapshot(wide, x)["density"][0]
     assert density[-1].item() * 0.1 == pytest.approx(1 / 64, rel=1e-3)
     assert distinct_rows(torch.tensor([[0.0], [1.5], [1.6]])) == 2
+
+
+def test_the_recorded_input_is_what_came_in():
+    net = nn.Sequential(nn.ReLU(inplace=True))
+    x = torch.tensor([-1.0, 2.0])
+    with record(net, "0", inputs=True) as seen:
+        net(x.clone())
+    assert torch.equal(seen["0"], x)
+
+
+def test_a_snapshot_counts_the_normalised_rows_of_each_norm():
+    net, x = model(norm="rmsnorm"), torch.randn(40, 6)
+    with torch.no_grad():
+        net.blocks[2].mlp.down.weight.zero_()  # what enters the final norm is nearly the same for all rows
+        net.blocks[2].mlp.down.bias.fill_(1e4).mul_(torch.randn(8))
+    with record(net, norm_names(net), inputs=True) as seen:
+        net(x)
+    want = [distinct_rows(rms_norm(rows, None, None, 1e-5)) for rows in seen.values()]
+    assert snapshot(net, x)["distinct_rows"].tolist() == want
+    assert want[-1] == 1 < min(want[:-1])
+    assert distinct_rows(torch.tensor([[0.0], [1.0]])) == 1  # at the distance itself is still near
+
+
+def test_a_trace_holds_each_step_once():
+    net, trace = model(), NormTrace(torch.randn(5, 6), (0, 2))
+    for step in (0, 1, 2, 2):  # a call that stopped at 2, and one that went on from there
+        trace(step, net)
+    assert trace.tensors()["steps"].tolist() == [0, 2]

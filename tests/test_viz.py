@@ -100,6 +100,13 @@ def test_a_frame_holds_the_traces_numbers(traces):
     assert np.allclose(frame.density, trace["density"][index, 3].float())
     assert frame.distinct_rows == trace["distinct_rows"][index, 3].item()
     assert norm_frame(traces, name, layer=3, step=101).step == 100  # the last snapshot not after it
+    assert np.allclose(frame.bias, trace["bias"][index, 3].float())
+    assert np.allclose(frame.path_gain[index], np.percentile(trace["gain"][index, 3].float(), (5, 50, 95)))
+    assert frame.input_std == pytest.approx(trace["input_std"][index, 3].item())
+    assert frame.gain_limit >= (trace["gain"][:, 3].float() - 1).abs().max()
+    assert norm_frame(traces, "RMSNorm lr=0.01", layer=3, step=100).bias is None
+    assert "no bias" in norm_frame(traces, "RMSNorm lr=0.01", layer=3, step=100).text()
+    assert norm_frame(traces, name, layer=3, step=0).bias is not None  # zeros, but it has one
     text = frame.text()
     assert f"{frame.gain.mean():.3f} ± {frame.gain.std():.3f}" in text
     assert "norm 4 of 13" in text
@@ -208,3 +215,60 @@ def test_every_figure_is_narrow_enough():
 def test_bad_input_names_itself(action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action()
+
+
+def steps_of(ax):
+    """Values and edges of the histogram in an axes."""
+    (patch,) = [p for p in ax.patches if hasattr(p, "get_data")]
+    return np.asarray(patch.get_data().values), np.asarray(patch.get_data().edges)
+
+
+def channels_are_drawn(ax, values, start, limit):
+    counts, edges = steps_of(ax)
+    assert counts.sum() == len(values)
+    assert np.array_equal(counts, np.histogram(values, edges)[0])
+    assert edges[[0, -1]] == pytest.approx([start - limit, start + limit])
+    assert ax.get_xlim() == pytest.approx((start - limit, start + limit))
+    cut = [t.get_text() for t in ax.texts]
+    assert cut == ([f"cut: {counts.max()}"] if counts.max() > ax.get_ylim()[1] else [])
+
+
+def test_the_picture_shows_the_frame(traces):
+    frame = norm_frame(traces, "pre-norm lr=0.01", layer=12, step=100)
+    activations, path, gain, bias = plot_norm_frame(frame).axes
+    assert np.array_equal(steps_of(activations)[0], frame.density)
+    assert activations.get_ylim() == (0, 0.8)
+    x, normal = activations.lines[0].get_data()
+    assert np.trapezoid(normal, x) == pytest.approx(1, abs=1e-3)
+    median, now = path.lines
+    assert np.array_equal(median.get_ydata(), frame.path_gain[:, 1])
+    assert now.get_xdata()[0] == 100
+    channels_are_drawn(gain, frame.gain, 1.0, frame.gain_limit)
+    channels_are_drawn(bias, frame.bias, 0.0, frame.bias_limit)
+    assert (
+        "RMSNorm"
+        in plot_norm_frame(norm_frame(traces, "RMSNorm lr=0.01", layer=2, step=100)).axes[3].texts[0].get_text()
+    )
+    text = frame.text()
+    assert f"{frame.bias.mean():+.3f} ± {frame.bias.std():.3f}, spread of the input {frame.input_std:.2f}" in text
+
+
+def test_pictures_side_by_side_show_their_own_frame(traces):
+    frames = [norm_frame(traces, f"{n} lr=0.01", layer=5, step=s) for n, s in (("pre-norm", 160), ("post-norm", 160))]
+    figure = plot_norm_frames(frames)
+    widest = max(f.gain_limit for f in frames)
+    for column, frame in enumerate(frames):
+        top, below = figure.axes[column], figure.axes[2 + column]
+        assert np.array_equal(steps_of(top)[0], frame.density)
+        assert f": {frame.distinct_rows} different rows" in top.get_title(loc="left")
+        channels_are_drawn(below, frame.gain, 1.0, widest)
+
+
+def test_the_sphere_shows_its_three_clouds():
+    clouds = [torch.randn(7, 3, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    for ax, cloud in zip(plot_sphere(*clouds).axes, clouds, strict=True):
+        assert np.allclose(np.stack(ax.collections[0]._offsets3d, 1), cloud)
+
+
+def test_the_explorer_begins_at_the_end_of_training(traces):
+    assert norm_explorer(traces).params == {"norm": "pre-norm lr=0.001", "layer": 0, "step": 1000}
