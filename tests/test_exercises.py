@@ -180,3 +180,19 @@ def test_injection_runs_in_the_trained_network():
     assert detached.ok is False
     assert "Trained for ten steps" in detached.message
     assert check.injected(lambda *args: None, model, *batch).ok is None
+
+
+def test_details_of_the_messages():
+    in_place = check.layer_norm(lambda x, w, b, eps: norms.layer_norm(x, w.mul_(2), b, eps))
+    assert "argument number 2" in in_place.message
+    double = check.layer_norm(lambda x, w, b, eps: norms.layer_norm(x.double(), w, b, eps))
+    assert "dtype torch.float64" in double.message
+    flat = check.layer_norm(lambda x, w, b, eps: norms.layer_norm(x.flatten(1), w, b, eps) if x.ndim == 2 else x)
+    assert "shape (2, 3, 6)" in flat.message
+    close = check.layer_norm(lambda x, w, b, eps: norms.layer_norm(x, w, b, eps) * 1.001)
+    assert close.ok is False
+    torch.manual_seed(7)
+    want = torch.rand(2)
+    torch.manual_seed(7)
+    check.layer_norm(SOLUTIONS.layer_norm)
+    assert torch.equal(torch.rand(2), want)  # a check leaves the learner's random numbers alone

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -149,3 +150,30 @@ def test_json_has_no_nan(folder):
 
 def test_the_records_fit_in_the_wheel():
     assert sum(p.stat().st_size for p in (ROOT / "results").rglob("*.*")) < 5e6
+
+
+def test_a_prediction_may_be_added_to_but_not_changed(folder, monkeypatch):
+    toy(monkeypatch)
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Inline)
+    runner.main(["toy", "--seeds", "1"])
+    old = runner.get_study("toy")
+    for prediction, allowed in (("Because. And more.", True), ("Because not.", False)):
+        monkeypatch.setattr(runner, "get_study", lambda name, p=prediction: replace(old, prediction=p))
+        if allowed:
+            runner.main(["toy", "--seeds", "1"])
+        else:
+            with pytest.raises(ValueError, match="the prediction was changed after runs were recorded"):
+                runner.main(["toy", "--seeds", "1"])
+
+
+def test_a_record_as_a_table():
+    saved = load("norm_dynamics")
+    frame = as_frame(saved)
+    first = saved["arms"][0]
+    row = frame.iloc[0]
+    names = ("name", "seed", "params", "seconds")
+    assert (row.arm, row.seed, row.params, row.seconds) == tuple(first[name] for name in names)
+        first[k] for k in ("name", "seed", "params", "seconds")
+    )
+    assert row.lr == first["config"]["lr"]
+    assert row.test_accuracy == first["metrics"]["test_accuracy"]

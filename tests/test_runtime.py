@@ -92,3 +92,11 @@ def test_weights_survive_saving(tmp_path, monkeypatch):
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
     with pytest.raises(ValueError, match="name='gpt-9'; allowed are residual-mlp"):
         pretrained.load("gpt-9")
+
+
+def test_another_seed_gives_other_numbers():
+    setup(seed=1)
+    one = torch.rand(3)
+    setup(seed=2)
+    assert not torch.equal(torch.rand(3), one)
+    assert setup().mixed_precision == "no" or torch.cuda.is_available()

@@ -272,3 +272,31 @@ def test_the_sphere_shows_its_three_clouds():
 
 def test_the_explorer_begins_at_the_end_of_training(traces):
     assert norm_explorer(traces).params == {"norm": "pre-norm lr=0.001", "layer": 0, "step": 1000}
+
+
+def test_lines_are_drawn_as_they_are_given():
+    solid = plots.Line([1, 10], [2, 3], low=[1, 2], high=[4, 5])
+    dashed = plots.Line([1, 10], [1, 1], dashed=True)
+    figure = plots.line_plot(
+        {"p": {"solid": solid, "dashed": dashed}}, xlabel="x", ylabel="y", xscale="log", reference=(2.5, "here", 0.5),
+        xticks=[1, 5, 10],
+    )  # fmt: skip
+    (ax,) = figure.axes
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+    here, first, second = ax.lines
+    assert here.get_ydata()[0] == 2.5
+    assert (first.get_linestyle(), second.get_linestyle()) == ("-", "--")
+    assert (first.get_color(), second.get_color()) == plots.OKABE_ITO[:2]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert {tuple(v) for v in band} >= {(1, 1), (1, 4), (10, 2), (10, 5)}
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "5", "10"]
+    colors = {t.get_text(): t.get_color() for t in ax.texts}
+    assert (colors["solid"], colors["dashed"]) == plots.OKABE_ITO[:2]
+
+
+def test_the_map_tells_ready_from_planned():
+    ax = plot_lesson_map().axes[0]
+    words = [t.get_text().split(" · ")[0] for t in ax.texts if t.get_text().startswith(("ready", "planned"))]
+    assert words.count("ready") == sum(lesson.ready for lesson in LESSONS)
+    filled = [p for p in ax.patches if hasattr(p, "get_boxstyle") and p.get_facecolor()[3] > 0]
+    assert len(filled) == words.count("ready")
