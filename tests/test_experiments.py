@@ -173,7 +173,5 @@ def test_a_record_as_a_table():
     row = frame.iloc[0]
     names = ("name", "seed", "params", "seconds")
     assert (row.arm, row.seed, row.params, row.seconds) == tuple(first[name] for name in names)
-        first[k] for k in ("name", "seed", "params", "seconds")
-    )
     assert row.lr == first["config"]["lr"]
     assert row.test_accuracy == first["metrics"]["test_accuracy"]
