@@ -270,3 +270,10 @@ def test_guard_says_what_to_do(folder: Path) -> None:
     assert arguments == []
     assert "ERROR RuntimeError Put the course's folder or its course_lib-….whl beside this notebook" in printed
     assert "SETUP" not in printed
+
+
+def test_the_badge_opens_the_notebook_of_the_main_branch() -> None:
+    assert colab.badge("https://github.com/o/n", "01_x") == (
+        "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+        "(https://colab.research.google.com/github/o/n/blob/main/notebooks/01_x.ipynb)"
+    )
