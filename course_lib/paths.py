@@ -1,9 +1,12 @@
 """Where the shipped files lie: beside the package in a clone, inside it in a wheel."""
 
+import glob
 import hashlib
 import os
+import secrets
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -43,15 +46,12 @@ def verified(name: str) -> Path:
     path, expected = shipped("data") / name, checksums().get(name)
     if expected is None:
         raise ValueError(f"name={name!r} is not listed in data/SHA256SUMS; listed are {sorted(checksums())}")
+    target = "weights" if name.startswith("weights/") else "data"
+    repair = f"restore it with `git checkout -- data/{name}`, or make it again with `make {target}`"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"data/{name} is missing: restore it with `git checkout -- data/{name}`, or make it again with `make data`"
-        )
+        raise FileNotFoundError(f"data/{name} is missing: {repair}")
     if sha256(path) != expected:
-        raise ValueError(
-            f"data/{name} is damaged: its SHA-256 is not the recorded {expected[:12]}…; "
-            f"restore it with `git checkout -- data/{name}`, or make it again with `make data`"
-        )
+        raise ValueError(f"data/{name} is damaged: its SHA-256 is not the recorded {expected[:12]}…; {repair}")
     return path
 
 
@@ -59,10 +59,15 @@ def verified(name: str) -> Path:
 def whole_or_nothing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it becomes `path` at once, on an error it is removed.
 
-    What a killed process left is overwritten by the next one.
+    Several processes may write the same `path`: each has a temporary file of its own, and the last rename stands.
+    What a killed process left is removed by the first write an hour later.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > 3600:
+                left.unlink()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield temporary
         with open(temporary, "rb") as file:

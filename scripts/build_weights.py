@@ -1,7 +1,7 @@
 """Train the weights of `data/weights/` again, each by the recorded study that it belongs to: `make weights`."""
 
 import torch
-from build_data import write_checksums
+from build_data import record
 
 from course_lib.corpora import fashion_tensors
 from course_lib.experiments import get_study, load
@@ -20,8 +20,9 @@ def main() -> None:
         runs = load(made.study)["arms"]
         (recorded,) = (a["metrics"] for a in runs if (a["name"], a["seed"]) == (made.arm, made.seed))
         print(name, "now", evaluate(model, *fashion_tensors("test")), "recorded", recorded)
-        print("wrote", save(name, model, shipped("data") / "weights").name)
-    write_checksums()
+        path = save(name, model, shipped("data") / "weights")
+        record([path])
+        print("wrote", path.name)
 
 
 if __name__ == "__main__":

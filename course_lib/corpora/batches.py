@@ -1,0 +1,38 @@
+"""Batches as a pure function of seed, step and rank."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from course_lib.init import seed_of
+from course_lib.runtime import processes
+
+
+def shuffled_batches(tensors: tuple[Tensor, ...], batch_size: int, seed: int) -> Callable[[int], tuple[Tensor, ...]]:
+    """A function `batches(step)` that cuts `tensors`, each (N, ...), into shuffled batches, epoch after epoch.
+
+    It is a pure function of (seed, step) and of this process's rank, so that training can resume at any step.
+    `batch_size` counts all processes together: each gets its equal share, and the result does not depend on how many
+    there are. A last, smaller batch of an epoch is left out. Raises ValueError for tensors of unequal length, a
+    batch_size outside 1..N, or one that the processes cannot share equally.
+    """
+    lengths = [len(t) for t in tensors]
+    if len(set(lengths)) != 1:
+        raise ValueError(f"tensors have lengths {lengths}; they must be equal, and there must be at least one")
+    if not 1 <= batch_size <= lengths[0]:
+        raise ValueError(f"batch_size={batch_size}; allowed is 1 to {lengths[0]}")
+    state = processes()
+    share, rest = divmod(batch_size, state.num_processes)
+    if rest:
+        raise ValueError(f"batch_size={batch_size} cannot be shared by {state.num_processes} processes equally")
+    per_epoch = lengths[0] // batch_size
+
+    def batches(step: int) -> tuple[Tensor, ...]:
+        epoch, index = divmod(step, per_epoch)
+        order = torch.randperm(lengths[0], generator=torch.Generator().manual_seed(seed_of(seed, epoch)))
+        start = index * batch_size + state.process_index * share
+        rows = order[start : start + share]
+        return tuple(t[rows.to(t.device)] for t in tensors)
+
+    return batches

@@ -1,0 +1,1 @@
+"""One function for each file of `data/`: it returns the paths that it wrote."""
