@@ -11,11 +11,14 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from builders.english import capitals, speeches
 from builders.fashion import fashion_mnist
-
+from builders.japanese import neko, sentence_pairs
+from builders.mixture import glosses, python_code
 from course_lib.paths import checksums, sha256, shipped, whole_or_nothing
 
-BUILDERS: dict[str, Callable[[Path], list[Path]]] = {"fashion_mnist": fashion_mnist}
+_ALL = (fashion_mnist, speeches, sentence_pairs, neko, python_code, glosses, capitals)
+BUILDERS: dict[str, Callable[[Path], list[Path]]] = {build.__name__: build for build in _ALL}
 
 
 def record(files: Iterable[Path]) -> None:

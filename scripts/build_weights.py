@@ -1,8 +1,8 @@
 """Train the weights of `data/weights/` again, each by the recorded study that it belongs to: `make weights`."""
 
 import torch
-from build_data import record
 
+from build_data import record
 from course_lib.corpora import fashion_tensors
 from course_lib.experiments import get_study, load
 from course_lib.experiments.norm_placement import Config, build, evaluate, fit

@@ -4,6 +4,23 @@
 """
 
 from course_lib.corpora.batches import shuffled_batches
+from course_lib.corpora.cloze import cloze
+from course_lib.corpora.documents import SPLITS, token_windows
 from course_lib.corpora.images import FASHION_CLASSES, fashion_mnist, fashion_tensors
+from course_lib.corpora.text import capitals, glosses, neko, python_code, sentence_pairs, speeches
 
-__all__ = ["FASHION_CLASSES", "fashion_mnist", "fashion_tensors", "shuffled_batches"]
+__all__ = [
+    "FASHION_CLASSES",
+    "SPLITS",
+    "capitals",
+    "cloze",
+    "fashion_mnist",
+    "fashion_tensors",
+    "glosses",
+    "neko",
+    "python_code",
+    "sentence_pairs",
+    "shuffled_batches",
+    "speeches",
+    "token_windows",
+]

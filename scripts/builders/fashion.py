@@ -25,7 +25,12 @@ def first_per_class(images: np.ndarray, labels: np.ndarray, count: int) -> tuple
 
 def fashion_mnist(folder: Path) -> list[Path]:
     """10,000 training and 2,000 test pictures: the first 1,000 (200) of each of the ten classes."""
-    root = debian("dataset-fashion-mnist", "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0", folder)
+    root = debian(
+        "dataset-fashion-mnist",
+        "0.0~git20200523.55506a9-1",
+        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+        folder,
+    )
     arrays = {}
     for split, prefix, count in (("train", "train", 1000), ("test", "t10k", 200)):
         (images,) = root.rglob(f"{prefix}-images-idx3-ubyte.gz")

@@ -15,11 +15,10 @@ def _verified(path: Path, digest: str) -> Path:
 
 
 def _unpacked(archive: Path, members: tuple[str, ...]) -> Path:
-    """Unpack the named members, each a path inside the archive, beside it; the "data" filter refuses unsafe ones."""
+    """Unpack the members, files or folders inside the archive, beside it; the "data" filter refuses unsafe ones."""
     root = archive.parent / f"{archive.name}.unpacked"
     with tarfile.open(archive) as tar:
-        for member in members:
-            tar.extract(member, root, filter="data")
+        tar.extractall(root, [m for m in tar if m.name.startswith(members)], filter="data")
     return root
 
 
@@ -37,9 +36,10 @@ def pypi(name: str, version: str, digest: str, folder: Path, *members: str) -> P
     return _unpacked(_verified(folder / f"{name}-{version}.tar.gz", digest), members)
 
 
-def debian(name: str, digest: str, folder: Path) -> Path:
-    """Folder with the content of a Debian binary package, in the version that the system's mirror has."""
-    subprocess.run(["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", name], cwd=folder, check=True)
+def debian(name: str, version: str, digest: str, folder: Path) -> Path:
+    """Folder with the content of a Debian binary package; old versions are at Debian's snapshot archive."""
+    options = ["-q", "-o", "APT::Sandbox::User=root"]
+    subprocess.run(["apt-get", "download", *options, f"{name}={version}"], cwd=folder, check=True)
     (package,) = folder.glob(f"{name}_*.deb")
     root = folder / f"{name}.unpacked"
     subprocess.run(["dpkg", "-x", _verified(package, digest), root], cwd=folder, check=True)

@@ -1,0 +1,146 @@
+"""SentencePiece: train a vocabulary, encode, decode; and the course's own vocabularies."""
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sentencepiece
+
+from course_lib.paths import verified, whole_or_nothing
+
+# The first ids of every vocabulary here. <s> opens a sequence (BERT's [CLS]), </s> closes it (GPT's end of text).
+SPECIAL = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+PAD, UNK, START, END, MASK = range(len(SPECIAL))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a shipped vocabulary was made: its texts, from the training splits alone, and the arguments of `train`."""
+
+    texts: tuple[str, ...]
+    vocab_size: int
+    coverage: float
+    add_dummy_prefix: bool
+
+
+RECIPES = {
+    "english-4k": Recipe(("speeches", "sentence_pairs.en"), 4000, 1.0, True),
+    "japanese-8k": Recipe(("neko", "sentence_pairs.ja"), 8000, 0.9995, False),
+    "mixture-4k": Recipe(("mixture",), 4000, 0.9995, False),
+}
+
+
+class Tokenizer:
+    """A trained SentencePiece model: text to ids and back.
+
+    `decode(encode(text))` is `text` in Unicode's normal form NFKC: spaces and line breaks survive, and a character
+    without a piece of its own is spelled in bytes, so that <unk> never appears. The special tokens of SPECIAL have the
+    same ids in every vocabulary; their names inside a text are ordinary text. Source: Kudo and Richardson 2018,
+    "SentencePiece".
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of pieces, special tokens and bytes included; ids are 0 to vocab_size - 1."""
+        return self._processor.get_piece_size()
+
+    def encode(self, text: str, *, start: bool = False, end: bool = False) -> list[int]:
+        """Ids of `text`, between <s> and </s> where asked for. Raises ValueError where `text` is not a string."""
+        if not isinstance(text, str):
+            raise ValueError(f"text={text!r} is a {type(text).__name__}; one string is needed")
+        return [START] * start + self._processor.encode(text) + [END] * end
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens left out. Raises ValueError for an id outside the vocabulary."""
+        ids = [int(i) for i in ids]
+        if wrong := [i for i in ids if not 0 <= i < self.vocab_size]:
+            raise ValueError(f"ids has {wrong[:3]}; allowed is 0 to {self.vocab_size - 1}")
+        return self._processor.decode([i for i in ids if i >= len(SPECIAL)])
+
+    def pieces(self, text: str) -> list[str]:
+        """The pieces of `text` as they stand in the vocabulary: "▁" is a space, <0xE2> a byte."""
+        return [self.piece(i) for i in self.encode(text)]
+
+    def piece(self, index: int) -> str:
+        """The piece with the id `index`."""
+        return self._processor.id_to_piece(int(index))
+
+    def save(self, path: Path) -> Path:
+        """Write the model, whole or not at all, in SentencePiece's own format."""
+        with whole_or_nothing(path) as temporary:
+            temporary.write_bytes(self.model)
+        return path
+
+
+def train(
+    texts: Iterable[str],
+    vocab_size: int,
+    *,
+    coverage: float = 0.9995,
+    add_dummy_prefix: bool = True,
+    model_type: str = "unigram",
+) -> Tokenizer:
+    """Train a vocabulary of `vocab_size` pieces on `texts`; the same texts give the same bytes.
+
+    `coverage` is the share of all characters that get a piece of their own. `add_dummy_prefix` puts a space before the
+    text, so that a first word is the same piece as a later one; it has no use where words are not spaced.
+    `model_type` is "unigram" (Kudo 2018) or "bpe" (Sennrich, Haddow and Birch 2016). Other than SentencePiece's
+    defaults, spaces are kept, runs of them may be a piece (indented code), each digit and the line break stand alone,
+    and bytes spell what the alphabet lacks. Raises ValueError for another type, for no text at all, and for a size that
+    these texts cannot fill.
+    """
+    if model_type not in ("unigram", "bpe"):
+        raise ValueError(f"model_type={model_type!r}; allowed are 'unigram' and 'bpe'")
+    listed = [text for text in texts if text]
+    if not listed:
+        raise ValueError("texts is empty; at least one text with a character is needed")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(listed),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type=model_type,
+            character_coverage=coverage,
+            add_dummy_prefix=add_dummy_prefix,
+            normalization_rule_name="nfkc",  # the default, nmt_nfkc, turns line breaks into spaces
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            byte_fallback=True,
+            user_defined_symbols=["\n"],
+            control_symbols=[SPECIAL[MASK]],
+            pad_id=PAD,
+            unk_id=UNK,
+            bos_id=START,
+            eos_id=END,
+            max_sentence_length=max(len(text.encode()) for text in listed) + 1,  # longer ones are skipped, quietly
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"vocab_size={vocab_size} does not fit the texts; SentencePiece says: {error}") from None
+    return Tokenizer(model.getvalue())
+
+
+def recipe_texts(name: str) -> list[str]:
+    """The texts that the shipped vocabulary `name` was trained on, all from training splits."""
+    from course_lib import corpora
+
+    texts: list[str] = []
+    for source in RECIPES[name].texts:
+        function, _, column = source.partition(".")
+        texts += getattr(corpora, function)("train")[column or "text"]
+    return texts
+
+
+def load(name: str) -> Tokenizer:
+    """A shipped vocabulary, one of RECIPES. Raises ValueError for another name, and what `paths.verified` raises."""
+    if name not in RECIPES:
+        raise ValueError(f"name={name!r}; allowed are {', '.join(map(repr, RECIPES))}")
+    return Tokenizer(verified(f"tokenizers/{name}.model").read_bytes())

@@ -1,0 +1,132 @@
+"""Vocabularies: exact round trips, special tokens, and that the shipped ones are what their recipes give."""
+
+import unicodedata
+
+import pytest
+import sentencepiece
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from course_lib import corpora, paths, tokenization
+from course_lib.tokenization import END, MASK, PAD, RECIPES, SPECIAL, START, UNK, Tokenizer
+
+SHIPPED = {name: tokenization.load(name) for name in RECIPES}
+# Characters that SentencePiece itself gives a meaning: its mark for a space, and the end of a C string.
+PLAIN = st.text(st.characters(exclude_categories=("Cs", "Cn", "Co"), exclude_characters="\0▁"), max_size=60)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_size_and_special_tokens(name):
+    tokenizer = SHIPPED[name]
+    assert tokenizer.vocab_size == RECIPES[name].vocab_size
+    assert tuple(map(tokenizer.piece, range(5))) == SPECIAL
+    assert (PAD, UNK, START, END, MASK) == (0, 1, 2, 3, 4)
+    ids = tokenizer.encode("a", start=True, end=True)
+    assert (ids[0], ids[-1], ids[1:-1]) == (START, END, tokenizer.encode("a"))
+    assert tokenizer.decode([PAD, *ids, MASK]) == "a"
+    assert MASK not in tokenizer.encode("<mask> </s> <pad>")
+    assert tokenizer.decode(tokenizer.encode("<mask> </s>")) == "<mask> </s>"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@settings(max_examples=300, deadline=None)
+@given(text=PLAIN)
+@example(text="  two  spaces \n\n    indented\n")
+@example(text=" ")
+@example(text="吾輩は猫である。😀 naïve — 12,345")
+def test_round_trip(name, text):
+    """Text in NFKC comes back exactly; <unk> is never needed."""
+    text = unicodedata.normalize("NFKC", text)
+    ids = SHIPPED[name].encode(text)
+    if SHIPPED[name].decode(ids) != text:  # SentencePiece's own tables are of an older Unicode, and drop controls
+        normalised = sentencepiece.SentencePieceNormalizer(rule_name="nfkc").normalize(text)
+        assert normalised != text
+        assert SHIPPED[name].decode(ids) == normalised
+    assert UNK not in ids
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_shipped_text_survives(name):
+    for set_ in ("speeches", "neko", "python_code", "glosses"):
+        for text in getattr(corpora, set_)("test").select(range(1))["text"]:
+            assert SHIPPED[name].decode(SHIPPED[name].encode(text)) == text
+
+
+def test_digits_and_line_breaks_stand_alone():
+    for tokenizer in SHIPPED.values():
+        pieces = tokenizer.pieces("in 1945\nnow")
+        assert [p for p in pieces if p.strip("▁").isdigit()] == list("1945")
+        assert "\n" in pieces
+
+
+def test_pieces_are_words_that_a_reader_knows():
+    assert SHIPPED["english-4k"].pieces("The world is ready.") == ["▁The", "▁world", "▁is", "▁ready", "."]
+    assert SHIPPED["japanese-8k"].pieces("名前はまだ無い。") == ["名前は", "まだ", "無い", "。"]
+
+
+def test_compression_on_held_out_documents():
+    """Characters a token, where bytes would give 1 for English and a third for Japanese."""
+
+    def rate(name, texts):
+        return sum(map(len, texts)) / sum(len(SHIPPED[name].encode(text)) for text in texts)
+
+    assert rate("english-4k", corpora.speeches("validation")["text"]) > 4.0
+    assert rate("japanese-8k", corpora.neko("validation")["text"]) > 1.6
+
+
+@pytest.mark.parametrize("name", ["english-4k"])
+def test_the_shipped_file_is_what_the_recipe_gives(name):
+    recipe = RECIPES[name]
+    again = tokenization.train(
+        tokenization.recipe_texts(name),
+        recipe.vocab_size,
+        coverage=recipe.coverage,
+        add_dummy_prefix=recipe.add_dummy_prefix,
+    )
+    shipped = SHIPPED[name]
+    assert [again.piece(i) for i in range(4000)] == [shipped.piece(i) for i in range(4000)]
+
+
+def test_long_texts_are_not_skipped():
+    """SentencePiece quietly leaves out lines beyond 4,192 bytes: here the word would have no piece."""
+    tokenizer = tokenization.train(["zebra quagga " * 1000], 271)
+    assert tokenizer.pieces("zebra quagga") == ["▁zebra", "▁quagga"]
+
+
+def test_train_save_and_bpe(tmp_path):
+    texts = corpora.sentence_pairs("test")["en"][:500]
+    tokenizer = tokenization.train(texts, 500, model_type="bpe")
+    path = tokenizer.save(tmp_path / "deep" / "x.model")
+    assert Tokenizer(path.read_bytes()).pieces(texts[0]) == tokenizer.pieces(texts[0])
+    assert tokenization.train(texts, 500, model_type="bpe").model == tokenizer.model
+    assert tokenization.train(texts, 500).model != tokenizer.model
+    bare = tokenization.train(texts, 500, add_dummy_prefix=False)
+    assert bare.pieces("I")[0] == "I"
+    assert tokenizer.pieces("I")[0] == "▁I"
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: tokenization.load("klingon"), "name='klingon'; allowed are 'english-4k'"),
+        (lambda: tokenization.train(["a b"], 300, model_type="char"), "model_type='char'"),
+        (lambda: tokenization.train(["", ""], 300), "texts is empty"),
+        (lambda: tokenization.train(["a b c"], 100), "vocab_size=100 does not fit"),
+        (lambda: tokenization.train(["a b c"], 9000), "vocab_size=9000 does not fit"),
+        (lambda: SHIPPED["english-4k"].encode(["a", "b"]), r"text=\['a', 'b'\] is a list"),
+        (lambda: SHIPPED["english-4k"].decode([5, 4000]), r"ids has \[4000\]; allowed is 0 to 3999"),
+        (lambda: SHIPPED["english-4k"].decode([-1]), r"ids has \[-1\]"),
+    ],
+)
+def test_bad_input(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_a_damaged_model_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "tokenizers").mkdir()
+    (tmp_path / "tokenizers" / "english-4k.model").write_bytes(SHIPPED["english-4k"].model[:-1])
+    (tmp_path / "SHA256SUMS").write_text("0" * 64 + "  tokenizers/english-4k.model\n")
+    monkeypatch.setattr(paths, "shipped", lambda _: tmp_path)
+    with pytest.raises(ValueError, match="is damaged"):
+        tokenization.load("english-4k")
