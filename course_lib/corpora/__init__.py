@@ -6,21 +6,31 @@
 from course_lib.corpora.batches import shuffled_batches
 from course_lib.corpora.cloze import cloze
 from course_lib.corpora.documents import SPLITS, token_windows
+from course_lib.corpora.full_images import CIFAR_CLASSES, cifar10
+from course_lib.corpora.full_text import fineweb_edu, smollm_corpus, wikitext103
 from course_lib.corpora.images import FASHION_CLASSES, fashion_mnist, fashion_tensors
+from course_lib.corpora.livedoor import LIVEDOOR_CLASSES, livedoor_news
 from course_lib.corpora.text import capitals, glosses, neko, python_code, sentence_pairs, speeches
 
 __all__ = [
+    "CIFAR_CLASSES",
     "FASHION_CLASSES",
+    "LIVEDOOR_CLASSES",
     "SPLITS",
     "capitals",
+    "cifar10",
     "cloze",
     "fashion_mnist",
     "fashion_tensors",
+    "fineweb_edu",
     "glosses",
+    "livedoor_news",
     "neko",
     "python_code",
     "sentence_pairs",
     "shuffled_batches",
+    "smollm_corpus",
     "speeches",
     "token_windows",
+    "wikitext103",
 ]

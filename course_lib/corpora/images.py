@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from course_lib.corpora import hub
+from course_lib.corpora.full_images import published_pictures
 from course_lib.paths import verified
 
 if TYPE_CHECKING:
@@ -17,18 +19,21 @@ FASHION_CLASSES = (
 _FASHION_MEAN, _FASHION_STD = 0.286, 0.353  # of the 10,000 shipped training pictures, in 0..1; held by a test
 
 
-def fashion_mnist(split: str = "train") -> "Dataset":
+def fashion_mnist(split: str = "train", *, full: bool = False) -> "Dataset":
     """Product photos from Fashion-MNIST: columns image (28, 28), grey 0 to 255, and label, one of FASHION_CLASSES.
 
-    split "train" has 10,000 pictures, "test" 2,000; both have all ten classes in equal number. Stored as uint8, rows
-    come as torch int64 tensors (`datasets` widens integers). Raises ValueError for another split or a damaged file,
-    FileNotFoundError for a missing one.
+    split "train" has 10,000 pictures, "test" 2,000; both have all ten classes in equal number. `full=True` permits the
+    download of all 60,000 and 10,000. Stored as uint8, rows come as torch int64 tensors (`datasets` widens integers).
+    Raises ValueError for another split or a damaged file, FileNotFoundError for a missing one, ConnectionError, which
+    says what to do, when the download fails.
     Source: Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST"; licence and origin in data/SOURCES.md.
     """
     import datasets  # takes about a second to import: only who asks for data pays
 
     if split not in ("train", "test"):
         raise ValueError(f"split={split!r}; allowed are 'train' and 'test'")
+    if full:
+        return published_pictures(hub.HUB["fashion_mnist"], split, FASHION_CLASSES, (28, 28))
     with np.load(verified("fashion_mnist.npz"), allow_pickle=False) as arrays:
         columns = {"image": arrays[f"{split}_images"], "label": arrays[f"{split}_labels"].astype(np.int64)}
     features = datasets.Features(
