@@ -6,17 +6,22 @@
 from course_lib.corpora.batches import shuffled_batches
 from course_lib.corpora.cloze import cloze
 from course_lib.corpora.documents import SPLITS, token_windows
+from course_lib.corpora.expressions import arithmetic
+from course_lib.corpora.formulas import logic
 from course_lib.corpora.full_images import CIFAR_CLASSES, cifar10
 from course_lib.corpora.full_text import fineweb_edu, smollm_corpus, wikitext103
 from course_lib.corpora.images import FASHION_CLASSES, fashion_mnist, fashion_tensors
 from course_lib.corpora.livedoor import LIVEDOOR_CLASSES, livedoor_news
+from course_lib.corpora.mixture import MIXTURE_KINDS, mixture
 from course_lib.corpora.text import capitals, glosses, neko, python_code, sentence_pairs, speeches
 
 __all__ = [
     "CIFAR_CLASSES",
     "FASHION_CLASSES",
     "LIVEDOOR_CLASSES",
+    "MIXTURE_KINDS",
     "SPLITS",
+    "arithmetic",
     "capitals",
     "cifar10",
     "cloze",
@@ -25,6 +30,8 @@ __all__ = [
     "fineweb_edu",
     "glosses",
     "livedoor_news",
+    "logic",
+    "mixture",
     "neko",
     "python_code",
     "sentence_pairs",
