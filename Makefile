@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 NBVAL := $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -p no:cacheprovider
 
-.PHONY: lab test unit notebooks images data weights colab clean
+.PHONY: lab test unit notebooks bench images data weights colab clean
 
 lab: $(VENV)/.lab  ## open the course in JupyterLab; ARGS="--no-browser --port=8899" is passed on
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
@@ -27,6 +27,9 @@ unit: $(VENV)/.test  ## the fast part
 
 notebooks: $(VENV)/.test  ## execute notebooks and save them with outputs; NB="notebooks/01*.ipynb" picks some
 	PYTHONPATH=tests/offline $(BIN)/python scripts/run_notebooks.py $(NB)
+
+bench: $(VENV)/.test  ## time the modules beside torch's, print ratios: make bench ARGS="norms --repeats 21"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 images: $(VENV)/.test  ## draw the pictures of README again
 	$(BIN)/python scripts/build_images.py

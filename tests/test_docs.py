@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-MODULES = sorted((ROOT / "course_lib").rglob("*.py"))
+MODULES = sorted(p for folder in ("course_lib", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
 
 
 def test_environment_yml_is_thin_and_agrees():
@@ -126,8 +126,10 @@ def test_local_links_lead_somewhere(path):
 
 
 def test_no_path_or_registry_of_a_machine_is_named():
-    files = [*ROOT.glob("*.*"), *(ROOT / "notebooks").glob("*"), *(ROOT / "results").glob("*.json")]
-    files += [p for folder in ("course_lib", "scripts", "solutions") for p in (ROOT / folder).rglob("*.py")]
+    files = [*ROOT.glob("*.*"), *(ROOT / "notebooks").glob("*"), *(ROOT / "results").rglob("*.json")]
+    files += [
+        p for folder in ("course_lib", "benchmarks", "scripts", "solutions") for p in (ROOT / folder).rglob("*.py")
+    ]
     bad = re.compile(r"/home/\w|/root/|/Users/\w|site-packages/|index-url|find-links")
     for path in files:
         if path.is_file() and path.suffix in {".py", ".md", ".toml", ".txt", ".yml", ".ipynb", ".json"}:

@@ -205,7 +205,7 @@ def test_wheel_carries_the_shipped_files(wheel: Path, source: Path) -> None:
     for name in ("data/fashion_mnist.npz", "data/SHA256SUMS", "data/SOURCES.md", "results/norm_placement.json"):
         assert name in names
     assert any(name.startswith("solutions/") and name.endswith(".py") for name in names)
-    assert not [name for name in inside if name.startswith(("tests/", "notebooks/", "scripts/"))]
+    assert not [name for name in inside if name.startswith(("tests/", "notebooks/", "scripts/", "benchmarks/"))]
 
 
 RUN_NOTEBOOK = """

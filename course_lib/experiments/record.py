@@ -69,15 +69,15 @@ def with_run(record: Record, arm: str, seed: int, config: dict[str, Any], outcom
     run |= {"curve": outcome.curve, "metrics": outcome.metrics, "seconds": round(seconds, 2)}
     others = [a for a in record["arms"] if (a["name"], a["seed"]) != (arm, seed)]
     arms = sorted([*others, run], key=lambda a: (a["name"], a["seed"]))
-    return record | {"arms": arms} | _circumstances()
+    return record | {"arms": arms} | circumstances()
 
 
-def save(path: Path, record: Record) -> None:
-    """Write the record whole or not at all, one run a line, so that a diff shows what changed."""
-    head = json.dumps({k: v for k, v in record.items() if k != "arms"}, ensure_ascii=False, indent=1, allow_nan=False)
-    lines = ",\n".join(json.dumps(a, ensure_ascii=False, allow_nan=False) for a in record["arms"])
+def save(path: Path, record: Record, items: str = "arms") -> None:
+    """Write the record whole or not at all, each of its `items` on a line, so that a diff shows what changed."""
+    head = json.dumps({k: v for k, v in record.items() if k != items}, ensure_ascii=False, indent=1, allow_nan=False)
+    lines = ",\n".join(json.dumps(item, ensure_ascii=False, allow_nan=False) for item in record[items])
     with whole_or_nothing(path) as temporary:
-        temporary.write_text(f'{head[:-2]},\n "arms": [\n{lines}\n]\n}}\n', "utf-8")
+        temporary.write_text(f'{head[:-2]},\n "{items}": [\n{lines}\n]\n}}\n', "utf-8")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
@@ -86,7 +86,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 
-def _circumstances() -> Record:
+def circumstances() -> Record:
+    """Hardware, versions and date: where and when numbers were measured."""
     from course_lib import __version__
 
     versions = {"course_lib": __version__, "python": platform.python_version(), "torch": torch.__version__}

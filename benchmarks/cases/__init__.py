@@ -1,0 +1,1 @@
+"""The benchmark cases, one a file; `benchmarks.case.CASES` lists them."""

@@ -1,0 +1,422 @@
+"""Benchmarks: the arithmetic of the reports, on fake clocks, and that every case compares like with like."""
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks import __main__ as cli
+from benchmarks import flops, measure, report, timing
+from benchmarks.case import CASES, Case, Race, get_case
+from benchmarks.cases import norms, training_step
+from benchmarks.flops import count_flops, matmul_peak, utilisation
+from benchmarks.measure import Disagreement, check_agreement, race_rows, with_mfu
+from benchmarks.timing import ratio, take_turns
+from course_lib.experiments import load, record
+from course_lib.norms import LayerNorm, RMSNorm
+from tests.conftest import ROOT, randomise, relative_error
+
+CPU = torch.device("cpu")
+ROW_FIELDS = {
+    "setting",
+    "dtype",
+    "name",
+    "rival",
+    "ratio",
+    "iqr",
+    "flops",
+    "seconds",
+    "mfu",
+    "rival_seconds",
+    "rival_mfu",
+}
+FIELDS = {"case", "question", "repeats", "matmul_peak", "hardware", "versions", "date", "rows"}
+
+
+class FakeMachine:
+    """A clock that only runs move on; `order` is what was called."""
+
+    def __init__(self, **cost):
+        self.now, self.slowdown, self.order = 0.0, 1.0, []
+        self.runs = {name: lambda name=name: self._run(name, cost[name]) for name in cost}
+
+    def _run(self, name, cost):
+        self.order.append(name)
+        self.now += cost * self.slowdown
+
+    def clock(self):
+        return self.now
+
+
+def test_runs_take_turns_and_each_comes_first():
+    machine = FakeMachine(a=1.0, b=2.0, c=4.0)
+    seconds = take_turns(machine.runs, 3, CPU, machine.clock)
+    assert "".join(machine.order) == "aabbcc" + "abc" + "bca" + "cab"  # the warm-up, then three rounds
+    assert seconds == {"a": [1.0] * 3, "b": [2.0] * 3, "c": [4.0] * 3}
+
+
+def test_a_short_run_is_repeated_until_its_turn_can_be_measured():
+    machine = FakeMachine(short=timing.MIN_SECONDS / 3, long=timing.MIN_SECONDS)
+    seconds = take_turns(machine.runs, 5, CPU, machine.clock)
+    warm_up = ["short"] * (1 + 1 + 2 + 4) + ["long"] * (1 + 1)
+    assert machine.order[: len(warm_up)] == warm_up
+    assert machine.order[len(warm_up) :].count("short") == 5 * 4
+    assert machine.order[len(warm_up) :].count("long") == 5
+    assert seconds["short"] == pytest.approx([timing.MIN_SECONDS / 3] * 5)
+
+
+def test_a_slow_first_call_is_not_taken_for_the_rest():
+    machine = FakeMachine(a=timing.MIN_SECONDS)
+    once = iter([100.0])
+    runs = {"a": lambda: machine.runs["a"]() or setattr(machine, "now", machine.now + next(once, 0.0))}
+    assert take_turns(runs, 3, CPU, machine.clock)["a"] == pytest.approx([timing.MIN_SECONDS] * 3)
+
+
+def test_a_machine_that_slows_down_changes_no_ratio():
+    machine = FakeMachine(a=1.0, b=2.0)
+
+    def slowing():  # called twice a turn, so four times a round
+        if len(machine.order) % 2 == 0:
+            machine.slowdown = 1.5 ** (len(machine.order) // 2)
+        return machine.now
+
+    seconds = take_turns(machine.runs, 7, CPU, slowing)
+    assert seconds["a"][-1] > 10 * seconds["a"][0]
+    assert ratio(seconds["a"], seconds["b"]) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_the_device_is_waited_for_before_the_clock_is_read(monkeypatch):
+    machine = FakeMachine(a=1.0)
+    waits = []
+    monkeypatch.setattr(timing, "synchronise", lambda device: waits.append(len(machine.order)))
+    take_turns(machine.runs, 3, CPU, machine.clock)
+    assert waits == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+
+
+def test_ratio_is_made_round_by_round():
+    assert ratio([1, 2, 30, 4, 5], [1, 1, 10, 1, 1]) == (3, 2, 4)
+    assert ratio([1.0, 1.0, 4.0], [2.0, 2.0, 2.0]) == (0.5, 0.5, 1.25)
+    with pytest.raises(ValueError, match="ours has 3 rounds, rival 4"):
+        ratio([1, 2, 3], [1, 2, 3, 4])
+    with pytest.raises(ValueError, match="repeats=2; it must be at least 3"):
+        take_turns({"a": lambda: None}, 2, CPU)
+
+
+@pytest.mark.parametrize(("needs_gradient", "passes"), [(False, 2), (True, 3)])
+def test_flops_of_a_linear_layer(needs_gradient, passes):
+    m, k, n = 3, 7, 5
+    layer, x = nn.Linear(k, n), torch.randn(m, k, requires_grad=needs_gradient)
+    assert count_flops(lambda: layer(x)) == 2 * m * k * n
+    assert count_flops(lambda: layer(x).sum().backward()) == passes * 2 * m * k * n
+
+
+def test_flops_of_attention_are_seen_through_the_fused_call():
+    b, h, t, d = 2, 3, 16, 8
+    q, k, v = (torch.randn(b, h, t, d, requires_grad=True) for _ in range(3))
+    for causal in (False, True):
+        count = count_flops(lambda causal=causal: F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+        assert count == 2 * (2 * b * h * t * t * d)
+    assert count_flops(lambda: F.scaled_dot_product_attention(q, k, v).sum().backward()) == 3 * 2 * (
+        2 * b * h * t * t * d
+    )
+
+
+def test_nothing_to_count_is_said():
+    with pytest.raises(ValueError, match="there are no FLOPs to count"):
+        count_flops(lambda: nn.LayerNorm(4)(torch.randn(2, 4)))
+
+
+def test_utilisation_is_the_share_of_the_peak():
+    assert utilisation(model_flops=600, seconds=2.0, peak=1000.0) == 0.3
+
+
+def test_the_peak_is_the_best_turn_of_the_best_size(monkeypatch):
+    sizes = []
+
+    def fake(runs, repeats, device):
+        (product,) = runs.values()
+        size = product.args[0].shape[0]
+        assert torch.equal(product(), product.args[0] @ product.args[1])
+        sizes.append(size)
+        speed = {256: 1e9, 512: 4e9, 1024: 2e9}[size]
+        return {name: [2 * size**3 / speed * late for late in (3, 1, 2)] for name in runs}
+
+    monkeypatch.setattr(flops, "take_turns", fake)
+    assert matmul_peak(CPU, torch.float32) == pytest.approx(4e9)
+    assert sizes == [256, 512]  # 0.067 s: a size of 1024 is not tried
+    monkeypatch.setattr(flops, "LONG_SECONDS", 0.5)
+    monkeypatch.setattr(flops, "LARGEST", 1024)
+    assert matmul_peak(CPU, torch.float32) == pytest.approx(4e9)
+    assert sizes[2:] == [256, 512, 1024]
+
+
+def same(**tensors):
+    return lambda: tensors
+
+
+def race_of(ours, rival, tolerance=0.1, model_flops=None):
+    return Race({"ours": ours}, {"rival": rival}, torch.float32, tolerance, model_flops)
+
+
+def test_what_differs_is_not_timed():
+    one = torch.tensor([1.0, -10.0])
+    check_agreement(race_of(same(y=one), same(y=one + 0.9)))
+    for got, words in [
+        (one + 1.2, "y: ours and rival differ by 1.2e-01, allowed is 0.1"),
+        (one * torch.nan, "differ by nan"),
+        (one[:1], "ours gives (1,) torch.float32, rival (2,) torch.float32"),
+        (one.double(), "ours gives (2,) torch.float64"),
+    ]:
+        with pytest.raises(Disagreement, match=re.escape(words)):
+            check_agreement(race_of(same(y=got), same(y=one)))
+    with pytest.raises(Disagreement, match="ours returns y, rival returns y, gradient"):
+        check_agreement(race_of(same(y=one), same(y=one, gradient=one)))
+    with pytest.raises(Disagreement, match="second and first differ"):  # a rival is checked too
+        check_agreement(
+            Race(same_everywhere(one), {"first": same(y=one), "second": same(y=-one)}, one.dtype, 0.1, None)
+        )
+
+
+def same_everywhere(tensor):
+    return {"ours": same(y=tensor)}
+
+
+def test_a_race_has_two_sides():
+    run = same(y=torch.ones(1))
+    for ours, rivals, words in [
+        ({}, {"a": run}, "ours is empty"),
+        ({"a": run}, {}, "rivals is empty"),
+        ({"a": run}, {"a": run}, "share the name 'a'"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            Race(ours, rivals, torch.float32, 0.1, None)
+
+
+def test_each_of_ours_is_compared_with_each_rival():
+    run = same(y=torch.ones(1))
+    race = Race({"a": run, "b": run}, {"c": run, "d": run}, torch.float32, 0.1, model_flops=1000)
+    seconds = {"a": [1.0, 1.0, 1.0], "b": [2.0, 2.0, 4.0], "c": [4.0, 4.0, 4.0], "d": [8.0, 8.0, 8.0]}
+    rows = [with_mfu(row, peak=1e4) for row in race_rows({"T": 5}, race, seconds)]
+    assert [(row["name"], row["rival"], row["ratio"]) for row in rows] == [
+        ("a", "c", 0.25), ("a", "d", 0.125), ("b", "c", 0.5), ("b", "d", 0.25),
+    ]  # fmt: skip
+    assert rows[2] == {
+        "setting": {"T": 5}, "dtype": "float32", "name": "b", "rival": "c", "ratio": 0.5, "iqr": [0.5, 0.75],
+        "flops": 1000, "seconds": 2.0, "mfu": 0.05, "rival_seconds": 4.0, "rival_mfu": 0.025,
+    }  # fmt: skip
+    (row,) = race_rows({}, race_of(run, run), {"ours": [1.0] * 3, "rival": [1.0] * 3})
+    row = with_mfu(row, peak=1e4)
+    assert (row["flops"], row["mfu"], row["rival_mfu"]) == (None, None, None)
+
+
+SMALL = {
+    "norms": {"shape": [2, 5, 12]},
+    "training_step": {"d_model": 8, "d_ff": 12, "n_layers": 3, "batch": 6},
+}
+
+
+def small(name):
+    """The case with all its settings at a small size."""
+    case = get_case(name)
+    return replace(case, settings=[setting | SMALL[name] for setting in case.settings])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty results folder, turns of one call, and a peak measured at one size."""
+    monkeypatch.setattr(record, "shipped", lambda name: tmp_path)
+    monkeypatch.setattr(timing, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(flops, "LARGEST", 256)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_runs_and_leaves_a_complete_record(name, folder, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "get_case", small)
+    cli.main([name, "--repeats", "3"])
+    printed = capsys.readouterr().out
+    saved = load(f"bench/{name}")
+    assert set(saved) == FIELDS
+    assert (saved["case"], saved["repeats"], saved["question"]) == (name, 3, get_case(name).question)
+    assert saved["hardware"]["threads"] == torch.get_num_threads()
+    assert set(saved["matmul_peak"]) == {"float32", "bfloat16"}
+    assert {json.dumps(row["setting"]) for row in saved["rows"]} == {json.dumps(s) for s in small(name).settings}
+    for row in saved["rows"]:
+        assert set(row) == ROW_FIELDS
+        assert row["iqr"][0] <= row["ratio"] <= row["iqr"][1]
+        assert min(row["seconds"], row["rival_seconds"], row["iqr"][0]) > 0
+        assert (row["flops"] is None) == (row["mfu"] is None) == (row["rival_mfu"] is None) == (name == "norms")
+        assert f"| {row['name']} " in printed
+    assert f"written: results/bench/{name}.json" in printed
+    assert [path.name for path in (folder / "bench").iterdir()] == [f"{name}.json"]
+
+
+class WrongNorm(LayerNorm):
+    """A LayerNorm that puts eps in the wrong place."""
+
+    def forward(self, x):
+        centred = x - x.mean(-1, keepdim=True)
+        return (centred / (centred.square().mean(-1, keepdim=True).sqrt() + 0.1)).to(x.dtype) * self.weight + self.bias
+
+
+class GainOnly(RMSNorm):
+    """An RMSNorm with the right output and a wrong gradient: the root is taken for a constant."""
+
+    def forward(self, x):
+        return x * torch.rsqrt(x.detach().square().mean(-1, keepdim=True) + self.eps) * self.weight
+
+
+@pytest.mark.parametrize("setting", small("norms").settings, ids=lambda s: f"{s['norm']} {s['dtype']} {s['pass']}")
+def test_a_wrong_norm_is_refused(setting, monkeypatch):
+    monkeypatch.setattr(norms, "LayerNorm", WrongNorm)
+    monkeypatch.setattr(norms, "RMSNorm", GainOnly)
+    race = norms.race(setting, CPU)
+    if setting["norm"] == "RMSNorm" and setting["pass"] == "forward":
+        check_agreement(race)  # only the gradients tell
+    else:
+        with pytest.raises(Disagreement):
+            check_agreement(race)
+
+
+@pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
+def test_gradients_that_the_case_leaves_out_are_exact(norm):
+    """In bfloat16 the gradients of gain and bias are not compared with torch's; with exact ones they are."""
+    ours = randomise(norm(24)).bfloat16()
+    exact = norm(24).double()
+    exact.load_state_dict(ours.state_dict())
+    x, upstream = (torch.randn(3000, 24).bfloat16() + 1 for _ in range(2))
+    ours(x).backward(upstream)
+    exact(x.double()).backward(upstream.double())
+    for name, parameter in ours.named_parameters():
+        assert relative_error(parameter.grad, exact.get_parameter(name).grad) < 2**-7, name
+
+
+def grad_norm(model):
+    return sum(p.grad.double().square().sum() for p in model.parameters()).sqrt()
+
+
+@pytest.mark.parametrize("setting", small("training_step").settings, ids=lambda s: s["dtype"])
+def test_the_training_step_counts_its_products_and_moves(setting):
+    race = training_step.race(setting, CPU)
+    c, f, n, b, classes, d_in = 8, 12, 3, 6, 10, 784
+    inner = 3 * 2 * b * (n * 2 * c * f + c * classes)
+    first = 2 * 2 * b * d_in * c  # nobody needs the gradient of the pictures
+    assert race.model_flops == inner + first
+    for run in [*race.ours.values(), *race.rivals.values()]:
+        assert count_flops(run.forward_backward) == race.model_flops
+        assert grad_norm(run.model) > 1
+        before = [p.detach().clone() for p in run.model.parameters()]
+        losses = [run()["loss"].item() for _ in range(5)]
+        assert losses[-1] < losses[0]
+        assert grad_norm(run.model) <= 1.001  # clipped
+        assert not any(torch.equal(p, q) for p, q in zip(run.model.parameters(), before, strict=True))
+    fused = [m.norm_fn.__name__ for m in race.ours["ResidualMLP, fused norms"].model.modules() if hasattr(m, "norm_fn")]
+    assert fused == ["fused_layer_norm"] * 4
+
+
+@pytest.mark.parametrize("setting", small("training_step").settings, ids=lambda s: s["dtype"])
+def test_another_network_is_refused(setting, monkeypatch):
+    monkeypatch.setattr(training_step.TorchBlock, "forward", lambda self, x: x + self.norm(self.mlp(x)))
+    with pytest.raises(Disagreement):
+        check_agreement(training_step.race(setting, CPU))
+
+
+def test_the_table_says_what_was_compared():
+    saved = {
+        "case": "toy", "question": "Which?", "repeats": 5, "matmul_peak": {"float32": 1234.0},
+        "hardware": {"name": "A processor", "threads": 2}, "versions": {"torch": "2.0"},
+    }  # fmt: skip
+    row = {"setting": {"T": 64, "shape": [2, 3], "dtype": "float32"}, "name": "mine", "rival": "theirs"}
+    row |= {"ratio": 0.5, "iqr": [0.4, 0.625], "seconds": 0.0012, "rival_seconds": 0.0024}
+    rows = [row | {"flops": 9, "mfu": 0.25, "rival_mfu": 0.125}, row | {"flops": None, "mfu": None, "rival_mfu": None}]
+    question, hardware, about, _, *lines = report.table(saved | {"rows": rows}).splitlines()
+    assert question == "toy: Which?"
+    assert hardware == "A processor · threads: 2 · torch 2.0 · matmul peak: float32 1,234 GFLOP/s"
+    assert about.startswith("ours / rival: below 1 ours is faster; median of 5 rounds")
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0] == [*report.HEADER, *report.MFU_HEADER]
+    label = "T=64 [2, 3] float32"
+    assert cells[2] == [label, "mine", "theirs", "0.50", "0.40–0.62", "1.2", "2.4", "25.0%", "12.5%"]
+    assert cells[3][-2:] == ["", ""]
+    assert len({len(line) for line in lines}) == 1
+    assert "MFU" not in report.table(saved | {"rows": rows[1:]})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "case='nothing'; cases are norms, training_step"),
+        (["norms", "nothing"], "case='nothing'"),
+        (["norms", "--repeats", "2"], "--repeats 2: it must be at least 3"),
+    ],
+)
+def test_bad_arguments_end_in_one_line(arguments, words, folder, monkeypatch):
+    monkeypatch.setattr(cli, "measure", None)  # nothing is measured first
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert str(caught.value).startswith(words)
+    assert "\n" not in str(caught.value)
+
+
+def test_list_names_the_cases_and_measures_nothing(folder, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "measure", None)
+    cli.main(["--list"])
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == list(CASES)
+
+
+def test_without_names_all_cases_run(monkeypatch, folder, capsys):
+    seen = []
+
+    def fake(case, repeats, device):
+        seen.append((case.name, repeats))
+        return {"case": case.name, "question": "", "repeats": repeats, "matmul_peak": {}, "rows": []}
+
+    monkeypatch.setattr(cli, "measure", fake)
+    cli.main([])
+    assert seen == [(name, 11) for name in CASES]
+
+
+@pytest.mark.parametrize(("model_flops", "wanted"), [(None, [3e9, 1e9]), (10**6, [3e9, 1e9, 4e9, 2e9])])
+def test_the_best_peak_counts_for_all_rows(model_flops, wanted, folder, monkeypatch):
+    """It is measured once for each dtype, and beside every race whose utilisation is asked for."""
+    measured, given = [], iter([3e9, 1e9, 4e9, 2e9])
+    monkeypatch.setattr(measure, "matmul_peak", lambda device, dtype: measured.append(next(given)) or measured[-1])
+    dtypes = [torch.float32, torch.bfloat16, torch.float32, torch.float32]
+    race = race_of(same(y=torch.ones(1)), same(y=torch.ones(1)), model_flops=model_flops)
+    case = Case("toy", "", [{"i": i} for i in range(4)], lambda s, device: replace(race, dtype=dtypes[s["i"]]))
+    result = measure.measure(case, 3, CPU)
+    assert measured == wanted
+    assert result["matmul_peak"] == {"float32": max(wanted[0], *wanted[2:], 0.0) / 1e9, "bfloat16": 1.0}
+    if model_flops is not None:
+        for row in result["rows"]:
+            peak = {"float32": 4e9, "bfloat16": 1e9}[row["dtype"]]
+            assert row["mfu"] == pytest.approx(model_flops / row["seconds"] / peak, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_committed_record_is_of_todays_settings(name):
+    saved, case = load(f"bench/{name}"), get_case(name)
+    assert set(saved) == FIELDS
+    assert saved["question"] == case.question
+    assert saved["repeats"] >= 11
+    assert {json.dumps(row["setting"]) for row in saved["rows"]} == {json.dumps(s) for s in case.settings}
+    for row in saved["rows"]:
+        assert set(row) == ROW_FIELDS
+        if row["flops"] is not None:
+            work = row["flops"] / (saved["matmul_peak"][row["dtype"]] * 1e9)
+            sides = (row["mfu"] * row["seconds"], row["rival_mfu"] * row["rival_seconds"])
+            assert sides == pytest.approx((work, work), rel=1e-3)
+            assert 0 < row["mfu"] < 1
+
+
+def test_make_bench_passes_arguments_on():
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    command = ["make", "-n", "--no-print-directory", "bench", "ARGS=norms --repeats 9"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].endswith("python -m benchmarks norms --repeats 9")
