@@ -15,9 +15,11 @@ from builders.english import capitals, speeches
 from builders.fashion import fashion_mnist
 from builders.japanese import neko, sentence_pairs
 from builders.mixture import glosses, python_code
+from builders.tokenizers import tokenizers
+from course_lib.corpora.cards import readme
 from course_lib.paths import checksums, sha256, shipped, whole_or_nothing
 
-_ALL = (fashion_mnist, speeches, sentence_pairs, neko, python_code, glosses, capitals)
+_ALL = (fashion_mnist, speeches, sentence_pairs, neko, python_code, glosses, capitals, tokenizers)
 BUILDERS: dict[str, Callable[[Path], list[Path]]] = {build.__name__: build for build in _ALL}
 
 
@@ -39,6 +41,8 @@ def main(names: list[str]) -> None:
             files = BUILDERS[name](Path(folder))
         record(files)
         print(f"built {name}: {', '.join(f'{p.name} ({p.stat().st_size:,} bytes)' for p in files)}")
+    with whole_or_nothing(shipped("data") / "README.md") as path:
+        path.write_text(readme(), "utf-8")
 
 
 if __name__ == "__main__":

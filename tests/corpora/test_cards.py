@@ -1,0 +1,61 @@
+"""The cards: one for every set, and data/README.md is what the code writes."""
+
+import inspect
+import re
+
+import pytest
+
+from course_lib import corpora
+from course_lib.corpora import __main__ as command
+from course_lib.corpora import cards
+from course_lib.paths import checksums
+from tests.conftest import ROOT
+
+SETS = {
+    name
+    for name in corpora.__all__
+    if inspect.isfunction(getattr(corpora, name))
+    and "Dataset" in str(inspect.signature(getattr(corpora, name)).return_annotation)
+}
+
+
+def test_every_set_has_a_card():
+    assert {*cards.SHIPPED, *cards.FULL} == SETS
+
+
+def test_the_readme_is_what_the_code_writes():
+    assert (ROOT / "data" / "README.md").read_text("utf-8") == cards.readme()
+
+
+def test_every_file_has_a_licence_and_an_origin():
+    sources = (ROOT / "data" / "SOURCES.md").read_text("utf-8")
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n)*)", sources, re.MULTILINE))
+    for name in checksums():
+        (body,) = [body for title, body in sections.items() if name in title.split(", ")]
+        assert re.search(r"Licences?: \S", body), name
+        assert re.search(r"Source: |trained on", body), name
+    for name, about in cards.SHIPPED.items():
+        if about.file:
+            assert about.file in checksums()
+            assert about.licence in sections[about.file], name
+
+
+def test_one_card(capsys):
+    command.main(["capitals"])
+    printed = capsys.readouterr().out
+    assert printed == cards.card("capitals")
+    assert "| all | 229 | - |" in printed
+    assert "Licence: MIT. File: `data/capitals.csv`, 5 kB." in printed
+    with pytest.raises(SystemExit, match="error: name='moby'; there are cards for speeches"):
+        command.main(["moby"])
+
+
+def test_a_set_that_is_not_shipped_says_how_to_get_it():
+    card = cards.card("cifar10")
+    assert "`full=True` downloads it: about 145 MB" in card
+    assert "<https://" in card
+
+
+def test_long_values_are_cut():
+    assert cards._short("x\ny") == "x ⏎ y"
+    assert cards._short("x" * 500) == "x" * 160 + " …"
