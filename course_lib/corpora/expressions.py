@@ -18,11 +18,12 @@ _RANK = {"+": 1, "-": 1, "*": 2, "/": 2}
 def arithmetic(split: str = "train", *, level: int = 1, count: int = 1000, seed: int = 0) -> "Dataset":
     """Whole-number arithmetic with `level` operators: columns question "(3 + 4) * 2 =", answer "14", level, text.
 
-    | level | operators | numbers | brackets | an example |
-    |-------|-----------|---------|----------|------------|
-    | 1     | 1         | 2       | none     | 62 - 57 = 5 |
-    | 2     | 2         | 3       | where + - * / need them | 4 * (2 + 15) = 68 |
-    | n     | n, to 10  | n + 1   | the same | |
+    | level | operators | numbers | brackets                | example                  |
+    |-------|-----------|---------|-------------------------|--------------------------|
+    | 1     | 1         | 2       | none                    | 48 - 7 = 41              |
+    | 2     | 2         | 3       | where + - * / need them | 2 * (9 * 5) = 90         |
+    | 3     | 3         | 4       | the same                | 36 / (61 - 49) * 22 = 66 |
+    | n     | n, to 10  | n + 1   | the same                |                          |
 
     Every number lies in 0..99: those of the question, the answer, and each result on the way; so a higher level brings
     longer expressions and nothing else. Division is exact, factors and divisors are at least 2, the answer is drawn
@@ -30,8 +31,8 @@ def arithmetic(split: str = "train", *, level: int = 1, count: int = 1000, seed:
 
     Splits hold 80 % (train), 10 % (validation) and 10 % (test) of all problems, and share none: the order of terms and
     factors does not count, so 3 + 4 and 4 + 3, or 9 - 3 + 4 and 4 + (9 - 3), stand in the same split. The same
-    arguments give the same rows everywhere, no question twice. Level 1 has about 8,500 questions in train and 1,100 in
-    each of the others, level 2 above 100 times as many. Raises ValueError for another split, a level outside 1..10, a
+    arguments give the same rows everywhere, no question twice. Level 1 has 8,624 questions in train, 1,084 in
+    validation and 1,140 in test; level 2 has over 200 times as many. Raises ValueError for another split, a level outside 1..10, a
     count below 1 or beyond what the level has, or a number that is not whole.
     """
     rng = generator_of("arithmetic", split, level, count, seed)

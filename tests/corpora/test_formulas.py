@@ -91,6 +91,16 @@ def test_size_and_writing(level):
     assert unused_first / 200 == pytest.approx(2 / (level + 4), abs=0.12)
 
 
+def test_words_are_spread():
+    text = " ".join(question.split(". ")[-1] for question in logic(level=3, count=600)["question"])
+    counts = Counter(re.findall(r"\w+", text))
+    connectives = [counts[word] for word in ("and", "or", "implies")]
+    assert min(connectives) > 0.3 * sum(connectives)
+    assert counts["not"] / (600 * (4 + 5)) == pytest.approx(1 / 3, abs=0.05)  # of 4 connectives and 5 letters
+    assert re.search(r"not [a-z]\b", text)
+    assert "not (" in text
+
+
 @pytest.mark.parametrize("count", [300, 100])
 def test_answers_are_balanced(count):
     for split in ("train", "test"):
@@ -157,7 +167,9 @@ def test_the_own_structure_forgets_names_and_order_and_keeps_the_rest():
 
     base = both("p is true. q is false. r is unknown. s is true. (p and not q) implies r?")
     assert base == both("x is unknown. y is true. z is false. (not z and y) implies x?")
-    assert base[0] != both("p is true. q is false. r is unknown. r implies (p and not q)?")[0]
+    turned = both("p is true. q is false. r is unknown. r implies (p and not q)?")
+    assert base[0] != turned[0]
+    assert base[1] != turned[1]
     chain = both("p is true. q is false. r is unknown. (p or q) or r?")
     assert chain == both("p is true. q is false. r is unknown. q or (r or p)?")
     for other in ("(p or q) and r?", "(p and q) or r?", "not (p or q) or r?"):
