@@ -32,8 +32,8 @@ def arithmetic(split: str = "train", *, level: int = 1, count: int = 1000, seed:
     Splits hold 80 % (train), 10 % (validation) and 10 % (test) of all problems, and share none: the order of terms and
     factors does not count, so 3 + 4 and 4 + 3, or 9 - 3 + 4 and 4 + (9 - 3), stand in the same split. The same
     arguments give the same rows everywhere, no question twice. Level 1 has 8,624 questions in train, 1,084 in
-    validation and 1,140 in test; level 2 has over 200 times as many. Raises ValueError for another split, a level outside 1..10, a
-    count below 1 or beyond what the level has, or a number that is not whole.
+    validation and 1,140 in test; level 2 has over 200 times as many. Raises ValueError for another
+    split, a level outside 1..10, a count below 1 or beyond what the level has, or a number that is not whole.
     """
     rng = generator_of("arithmetic", split, level, count, seed)
     return collect(lambda _: _draw(rng, level), split, level, count)
