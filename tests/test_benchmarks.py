@@ -257,6 +257,13 @@ def test_every_case_runs_and_leaves_a_complete_record(name, folder, monkeypatch,
     assert [path.name for path in (folder / "bench").iterdir()] == [f"{name}.json"]
 
 
+class Forgetful(LayerNorm):
+    """A LayerNorm that uses neither gain nor bias, but has gradients for them."""
+
+    def forward(self, x):
+        return self.norm_fn(x, None, None, self.eps) + 0 * (self.weight + self.bias)
+
+
 class WrongNorm(LayerNorm):
     """A LayerNorm that puts eps in the wrong place."""
 
@@ -282,6 +289,23 @@ def test_a_wrong_norm_is_refused(setting, monkeypatch):
     else:
         with pytest.raises(Disagreement):
             check_agreement(race)
+
+
+@pytest.mark.parametrize("setting", small("norms").settings, ids=lambda s: f"{s['norm']} {s['dtype']} {s['pass']}")
+def test_what_the_norms_are_compared_in(setting, monkeypatch):
+    race = norms.race(setting, CPU)
+    for name, run in {**race.ours, **race.rivals}.items():
+        tensors = run()
+        assert {tensor.dtype for tensor in tensors.values()} == {race.dtype} == {run.args[0].weight.dtype}
+        assert list(tensors)[:2] == ["output", "input"][: 1 + (setting["pass"] != "forward")]
+        if setting["pass"] != "forward" and race.dtype == torch.float32:
+            assert set(tensors) == {"output", "input", *dict(run.args[0].named_parameters())}
+        if name in race.ours:
+            assert run.args[0].norm_fn.__name__ == name
+    monkeypatch.setattr(norms, "LayerNorm", Forgetful)
+    if setting["norm"] == "LayerNorm":
+        with pytest.raises(Disagreement, match="output"):
+            check_agreement(norms.race(setting, CPU))
 
 
 @pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
@@ -310,7 +334,15 @@ def test_the_training_step_counts_its_products_and_moves(setting):
     assert race.model_flops == inner + first
     for run in [*race.ours.values(), *race.rivals.values()]:
         assert count_flops(run.forward_backward) == race.model_flops
-        assert grad_norm(run.model) > 1
+        norm = grad_norm(run.model)
+        run.forward_backward()
+        assert grad_norm(run.model) == norm > 1  # a second pass starts from zero
+        dtypes = []
+        with run.model.head.register_forward_hook(lambda *a, dtypes=dtypes: dtypes.append(a[-1].dtype)):
+            compared = set(run())
+        assert dtypes == [race.dtype]
+        named = dict(run.model.named_parameters())
+        assert compared == {"loss", *(n for n in named if race.dtype == torch.float32 or named[n].ndim > 1)}
         before = [p.detach().clone() for p in run.model.parameters()]
         losses = [run()["loss"].item() for _ in range(5)]
         assert losses[-1] < losses[0]
@@ -380,6 +412,14 @@ def test_without_names_all_cases_run(monkeypatch, folder, capsys):
     monkeypatch.setattr(cli, "measure", fake)
     cli.main([])
     assert seen == [(name, 11) for name in CASES]
+
+
+def test_a_case_that_disagrees_is_not_timed(monkeypatch, folder):
+    one = torch.ones(1)
+    case = Case("toy", "", [{}], lambda setting, device: race_of(same(y=one), same(y=-one)))
+    monkeypatch.setattr(measure, "take_turns", None)
+    with pytest.raises(Disagreement):
+        measure.measure(case, 3, CPU)
 
 
 @pytest.mark.parametrize(("model_flops", "wanted"), [(None, [3e9, 1e9]), (10**6, [3e9, 1e9, 4e9, 2e9])])
