@@ -4,10 +4,11 @@ ARGS ?=
 REPO ?=
 VENV := .venv
 BIN := $(VENV)/bin
+COLAB_PYTHON = $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 NBVAL := $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -p no:cacheprovider
 
-.PHONY: lab test unit notebooks bench images data weights colab clean
+.PHONY: lab test unit notebooks bench images data weights colab test-colab clean
 
 lab: $(VENV)/.lab  ## open the course in JupyterLab; ARGS="--no-browser --port=8899" is passed on
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
@@ -43,8 +44,11 @@ data: $(VENV)/.test  ## make the files of data/ again from their packages (needs
 colab: $(VENV)/.test  ## write the repository's address into badges and set-up cells: make colab REPO=owner/name
 	$(BIN)/python scripts/stamp_colab.py $(REPO)
 
-clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+test-colab: $(VENV)/.test  ## notebooks and unit tests on Google Colab's versions (COLAB_PYTHON=python3.13)
+	$(BIN)/python scripts/imitate_colab.py --python $(COLAB_PYTHON) $(ARGS)
+
+clean:  ## remove the virtual environments and caches
+	rm -rf $(VENV) .venv-colab .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v <= (3, 13) and f"Python {v[0]}.{v[1]} is not supported: 3.11, 3.12 or 3.13 is needed (make lab PYTHON=python3.12)")'

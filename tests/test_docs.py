@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from course_lib.lessons import LESSONS, PARTS
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_file
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -64,12 +64,19 @@ def test_packages_of_the_course_are_there():
 
 
 def test_readme_names_only_commands_that_exist():
-    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.M))
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
     for text in (README, (ROOT / "CONTRIBUTING.md").read_text("utf-8")):
-        named = set(re.findall(r"\bmake ([a-z]+)\b", text))
+        named = set(re.findall(r"\bmake ([a-z-]+)\b", text))
         assert named
         assert named <= targets, named - targets
-    assert {"lab", "test", "colab"} <= set(re.findall(r"\bmake ([a-z]+)\b", README))
+    assert {"lab", "test", "colab", "test-colab"} <= set(re.findall(r"\bmake ([a-z-]+)\b", README))
+
+
+def test_readme_quotes_the_last_run_on_colabs_versions():
+    """Not run by `make test-colab` itself, which writes both."""
+    report = load_file(ROOT / "scripts" / "colab_report.py")
+    record = json.loads((ROOT / "tests" / "colab" / "last_run.json").read_text("utf-8"))
+    assert report.with_sentence(README, record) == README
 
 
 def test_make_lab_passes_arguments_on_and_opens_the_start():
@@ -127,6 +134,7 @@ def test_local_links_lead_somewhere(path):
 
 def test_no_path_or_registry_of_a_machine_is_named():
     files = [*ROOT.glob("*.*"), *(ROOT / "notebooks").glob("*"), *(ROOT / "results").rglob("*.json")]
+    files += (ROOT / "tests" / "colab").glob("*.*")
     files += [
         p for folder in ("course_lib", "benchmarks", "scripts", "solutions") for p in (ROOT / folder).rglob("*.py")
     ]
