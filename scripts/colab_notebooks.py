@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import nbformat
+
 from stamp_colab import setup_source
 
 STARTUP = "import google.colab\n"  # Colab's kernel loads it before the first cell

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+
 from colab_notebooks import STARTUP, for_colab, set_up_alone
 from colab_report import added, counted, sentence, with_sentence
-
 from course_lib.paths import whole_or_nothing
 
 ROOT = Path(__file__).resolve().parents[1]
