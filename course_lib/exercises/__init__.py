@@ -2,12 +2,16 @@
 
 import functools
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_LIBRARIES = tuple(str(Path(file).resolve().parents[depth]) for file, depth in ((torch.__file__, 0), (__file__, 1)))
 
 
 class Wrong(Exception):
@@ -48,23 +52,44 @@ def checker(check: Callable[..., str]) -> Callable[..., Result]:
     return run
 
 
-def call(fn: Callable[..., Any], *args: Any) -> Any:
-    """Call the learner's function; None or NotImplementedError is Unsolved, any other error is Wrong with its line."""
-    before = [a.detach().clone() if isinstance(a, Tensor) else a for a in args]
+@contextmanager
+def learners_code(what: str) -> Iterator[None]:
+    """Errors inside become Wrong, "`what` stopped with ..." and the learner's line; NotImplementedError is Unsolved."""
     try:
-        answer = fn(*args)
+        yield
+    except (Wrong, Unsolved):
+        raise
     except NotImplementedError as error:
         raise Unsolved from error
     except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1].line
-        where = f" at `{line}`" if line else ""
-        raise Wrong(f"Your function stopped with {type(error).__name__}{where}: {error}") from error
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.line for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+        where = f" at `{lines[-1]}`" if lines else ""
+        raise Wrong(f"{what} stopped with {type(error).__name__}{where}: {error}") from error
+
+
+def call(fn: Callable[..., Any], *args: Any) -> Any:
+    """Call the learner's function; no answer is Unsolved, an error or an argument changed in place is Wrong."""
+    before = [a.detach().clone() if isinstance(a, Tensor) else a for a in args]
+    with learners_code("Your function"):
+        answer = fn(*args)
     if answer is None or answer is ...:
         raise Unsolved
     for number, (was, now) in enumerate(zip(before, args, strict=True), 1):
         if isinstance(was, Tensor) and not torch.equal(was, now.detach()):
             raise Wrong(f"Your function changed its argument number {number} in place; compute a new tensor instead.")
     return answer
+
+
+def expect_kind(got: Any, want: Tensor, what: str) -> None:
+    """Raise Wrong unless `got` is a tensor with the shape, dtype and device of `want`."""
+    if not isinstance(got, Tensor):
+        raise Wrong(f"{what} is a {type(got).__name__}; a tensor is needed.")
+    if got.shape != want.shape:
+        raise Wrong(f"{what} has shape {tuple(got.shape)}; needed is {tuple(want.shape)}.")
+    for name in ("dtype", "device"):
+        if getattr(got, name) != getattr(want, name):
+            raise Wrong(f"{what} has {name} {getattr(got, name)}; needed is {getattr(want, name)}.")
 
 
 def expect(
@@ -80,12 +105,7 @@ def expect(
 
     Errors are relative to the largest entry of `want`, or to `size` where all its entries are smaller than that.
     """
-    if not isinstance(got, Tensor):
-        raise Wrong(f"{what} is a {type(got).__name__}; a tensor is needed.")
-    if got.shape != want.shape:
-        raise Wrong(f"{what} has shape {tuple(got.shape)}; needed is {tuple(want.shape)}.")
-    if got.dtype != want.dtype:
-        raise Wrong(f"{what} has dtype {got.dtype}; needed is {want.dtype}.")
+    expect_kind(got, want, what)
     if not got.isfinite().all() and want.isfinite().all():
         bad = (~got.isfinite()).sum().item()
         raise Wrong(
@@ -101,6 +121,33 @@ def expect(
     raise Wrong(
         f"{what} differs most at index {at}: yours is {got[at].item():.4g}, it should be {want[at].item():.4g}."
     )
+
+
+def expect_gradient(got: Tensor | None, want: Tensor, name: str) -> None:
+    """Raise Wrong unless `got`, the gradient with respect to `name`, equals `want`; None: there was no path to it."""
+    if got is None:
+        raise Wrong(
+            f"The values are right, but no gradient reaches {name}: look for .item(), .data, .detach() or NumPy."
+        )
+    expect(got, want, {}, what=f"The values are right, but the gradient with respect to {name}", tolerance=1e-4)
+
+
+def expect_gradients(
+    fn: Callable[..., Any], reference: Callable[..., Tensor], tensors: Mapping[str, Tensor], *others: Any
+) -> None:
+    """Raise Wrong unless `fn(*tensors, *others)` has the gradient of `reference` with respect to each of `tensors`."""
+    mine, theirs = ([t.detach().clone().requires_grad_() for t in tensors.values()] for _ in range(2))
+    want = reference(*theirs, *others)
+    upstream = torch.randn_like(want)
+    wanted = torch.autograd.grad(want, theirs, upstream)
+    y = call(fn, *mine, *others)
+    expect_kind(y, want, "For tensors that require gradients, the result")
+    got: tuple[Tensor | None, ...] = (None,) * len(mine)
+    if y.requires_grad:
+        with learners_code("The backward pass through your function"):
+            got = torch.autograd.grad(y, mine, upstream, allow_unused=True)
+    for name, g, w in zip(tensors, got, wanted, strict=True):
+        expect_gradient(g, w, name)
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float, size: float) -> bool:
