@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from course_lib.init import seed_of
 from course_lib.paths import whole_or_nothing
 
 
@@ -20,6 +22,23 @@ class Progress:
     step: int
     records: list[dict[str, float]]
     run_id: dict[str, Any]
+
+
+def identity(model: nn.Module, optimizer: torch.optim.Optimizer, **settings: Any) -> dict[str, Any]:
+    """What must be equal for one run to go on with the checkpoint of another; data and first weights need not be.
+
+    A group's "params" is a number that stands for the names of its parameters. Raises ValueError for an optimizer
+    with parameters that are not the model's: its steps would train nothing.
+    """
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        if strange := [parameter for parameter in group["params"] if parameter not in names]:
+            raise ValueError(f"optimizer: {len(strange)} of its {len(group['params'])} parameters are not the model's")
+        values = {key: v.tolist() if isinstance(v, torch.Tensor) else v for key, v in group.items() if key != "params"}
+        groups.append({key: repr(value) for key, value in values.items()})
+        groups[-1]["params"] = seed_of(*(names[parameter] for parameter in group["params"]))
+    return {"optimizer": type(optimizer).__name__, "groups": groups} | settings
 
 
 def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
@@ -42,15 +61,23 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, run_id: dict[str, Any]) -> Progress:
     """Fill model and optimizer from `path` and return its progress.
 
-    Raises ValueError when the file is damaged, was written by a run with another `run_id`, or fits another model.
+    Raises ValueError, and changes nothing, when the file is damaged, was written by a run with another `run_id`, or
+    holds weights of other names, shapes or dtypes than the model's.
     """
     try:
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["progress"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        progress, scalars = Progress(header["step"], header["records"], header["run_id"]), header["scalars"]
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"checkpoint {path.name} is damaged ({error}); delete it to start anew") from error
-    was = header["run_id"]
+        raise ValueError(f"checkpoint {path.name} is damaged ({error!r}); delete it to start anew") from error
+    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+    there, here = _kinds(weights), _kinds(model.state_dict())
+    differing = sorted(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    if differing:
+        first = f"{differing[0]} is {there.get(differing[0])} there, {here.get(differing[0])} here"
+        raise ValueError(f"checkpoint {path.name} fits another model: {len(differing)} weights differ; {first}")
+    was = progress.run_id
     differing = [key for key in was.keys() | run_id.keys() if was.get(key) != run_id.get(key)]
     if differing:
         changes = "; ".join(f"{key} was {was.get(key)}, is {run_id.get(key)}" for key in sorted(differing))
@@ -58,18 +85,29 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
             f"checkpoint {path.name} was written by another kind of run ({changes}); "
             "choose another checkpoint_dir or delete it"
         )
-    weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        raise ValueError(f"checkpoint {path.name} fits another model: {error}") from error
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
-    for name, value in header["scalars"].items():
+    for name, value in scalars.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
+    model.load_state_dict(weights, strict=True)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(header["step"], header["records"], header["run_id"])
+    return progress
+
+
+def _kinds(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Shape and dtype of each tensor, in words."""
+    return {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in tensors.items()}
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` if it is missing; ValueError unless files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"checkpoint_dir={str(folder)!r} cannot be written: {error}") from error

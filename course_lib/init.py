@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import operator
 
 import torch
 from torch import nn
@@ -10,9 +11,21 @@ from course_lib.norms import LayerNorm, RMSNorm
 
 
 def seed_of(*parts: object) -> int:
-    """A 63-bit seed made of `parts` (numbers, names): the same parts give the same seed on every machine."""
-    digest = hashlib.sha256(repr(parts).encode()).digest()
+    """A 63-bit seed made of `parts` (integers, names): equal parts give the same seed on every machine.
+
+    Integers of NumPy and torch count as Python's. Raises ValueError for anything else, such as a float.
+    """
+    digest = hashlib.sha256(repr(tuple(map(_plain, parts))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _plain(part: object) -> int | str:
+    if isinstance(part, str):
+        return str(part)
+    try:
+        return operator.index(part)  # type: ignore[arg-type]
+    except TypeError:
+        raise ValueError(f"parts: {part!r} is a {type(part).__name__}; allowed are integers and names") from None
 
 
 @torch.no_grad()

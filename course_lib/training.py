@@ -4,13 +4,14 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.checkpoint import Progress, load_checkpoint, save_checkpoint
+from course_lib.checkpoint import Progress, check_writable, identity, load_checkpoint, save_checkpoint
 from course_lib.init import seed_of
 from course_lib.runtime import processes
 
@@ -18,6 +19,7 @@ Batch = Any
 LossFn = Callable[[nn.Module, Batch], tuple[Tensor, dict[str, Tensor]]]
 Schedule = Callable[[int], float]
 CHECKPOINT = "checkpoint.safetensors"
+COLUMNS = ("step", "loss", "lr", "grad_norm")
 
 
 @dataclass
@@ -34,8 +36,8 @@ class History:
 
     @property
     def diverged(self) -> bool:
-        """True when the loss stopped being a finite number; training ended there."""
-        return bool(self.records) and not math.isfinite(self.records[-1]["loss"])
+        """True when the loss or its gradient stopped being finite; training ended before that step."""
+        return not all(math.isfinite(record[name]) for record in self.records[-1:] for name in ("loss", "grad_norm"))
 
 
 def constant(warmup: int = 0) -> Schedule:
@@ -80,11 +82,13 @@ def classification_loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple
 
 
 def _check_arguments(
-    steps: int, stop_at: int | None, clip_norm: float | None, mixed_precision: str, checkpoint_every: int
+    steps: int, stop_at: int | None, seed: int, clip_norm: float | None, mixed_precision: str, checkpoint_every: int
 ) -> None:
+    if not isinstance(seed, Integral):
+        raise ValueError(f"seed={seed!r}; an integer is needed")
     for name, value in (("steps", steps), ("checkpoint_every", checkpoint_every), ("stop_at", stop_at)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}; it must be at least 1")
+        if value is not None and not (isinstance(value, Integral) and value >= 1):
+            raise ValueError(f"{name}={value!r}; needed is an integer of at least 1")
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm={clip_norm}; it must be above 0, or None for no clipping")
     if mixed_precision not in ("no", "bf16"):
@@ -96,14 +100,6 @@ def _seed(device: torch.device, value: int) -> None:
     torch.default_generator.manual_seed(value)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(value)
-
-
-def _run_id(optimizer: torch.optim.Optimizer, schedule: Schedule, steps: int, **settings: Any) -> dict[str, Any]:
-    """What must be equal for one call to go on with the checkpoint of another; the data are not part of it."""
-    groups = [{key: repr(value) for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    factors = seed_of(*(schedule(step) for step in range(steps)))
-    settings |= {"optimizer": type(optimizer).__name__, "groups": groups, "steps": steps, "schedule": factors}
-    return settings
 
 
 def train(
@@ -132,19 +128,26 @@ def train(
 
     With `checkpoint_dir`, weights, optimizer and history are written every `checkpoint_every` steps as one file, whole
     or not at all; the same call later goes on from there and ends, on a CPU, with the same bits as an unbroken run.
-    `stop_at` ends a call early, as a time limit would. Training also ends, with `history.diverged`, at a loss that is
-    not finite. Under `torchrun` or `accelerate launch` the same call runs on several processes: `loss_fn` must call the
-    model as a whole, and average over equally many items in each process (gradients are averaged over processes).
-    Raises ValueError for bad arguments, or a checkpoint that another kind of run wrote.
+    The weights that `model` came with are not compared: the checkpoint's take their place.
+    `stop_at` ends a call early, as a time limit would. Training also ends, with `history.diverged`, before the step at
+    which loss or gradient is not finite. Under `torchrun` or `accelerate launch` the same call runs on several
+    processes: `loss_fn` must call the model as a whole, and average over equally many items in each process (gradients
+    are averaged over processes).
+    Raises ValueError for bad arguments, an optimizer of another model, a metric named like one of COLUMNS, a
+    checkpoint_dir that cannot be written, or a checkpoint that another kind of run wrote.
     """
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
     from accelerate.utils import send_to_device
     from tqdm.auto import tqdm
 
-    _check_arguments(steps, stop_at, clip_norm, mixed_precision, checkpoint_every)
+    _check_arguments(steps, stop_at, seed, clip_norm, mixed_precision, checkpoint_every)
     schedule = schedule or constant()
-    run_id = _run_id(optimizer, schedule, steps, seed=seed, clip_norm=clip_norm, mixed_precision=mixed_precision)
+    run_id = identity(
+        model, optimizer, steps=int(steps), seed=int(seed), mixed_precision=mixed_precision,
+        clip_norm=None if clip_norm is None else float(clip_norm),
+        schedule=seed_of(*(repr(float(schedule(step))) for step in range(steps))),
+    )  # fmt: skip
     processes()
     AcceleratorState._reset_state()  # or the precision of the first call in a notebook would hold for all later ones
     accelerator = Accelerator(mixed_precision=mixed_precision)
@@ -152,6 +155,8 @@ def train(
     bare, bare_optimizer = model.to(accelerator.device), optimizer
     history, first = History(), 0
     path = Path(checkpoint_dir) / CHECKPOINT if checkpoint_dir is not None else None
+    if path is not None:
+        check_writable(path.parent)
     if path is not None and path.exists():
         done = load_checkpoint(path, bare, optimizer, run_id)
         first, history.records = done.step, done.records
@@ -177,16 +182,20 @@ def train(
                 batch = send_to_device(batches(step), accelerator.device)
                 with accelerator.autocast():
                     loss, metrics = loss_fn(model, batch)
+                if taken := metrics.keys() & set(COLUMNS):
+                    raise ValueError(f"loss_fn: a metric is named {', '.join(sorted(taken))}, a column of the history")
                 means = accelerator.reduce({"loss": loss.detach()} | metrics, "mean")
                 factor = schedule(step)
-                known = {"step": step, "lr": base_lrs[0] * factor, "grad_norm": math.nan}
+                known = {"step": step, "lr": float(base_lrs[0] * factor), "grad_norm": math.nan}
                 history.records.append(known | {name: float(value) for name, value in means.items()})
-                if history.diverged:
+                if not math.isfinite(history.records[-1]["loss"]):
                     break
                 optimizer.zero_grad()
                 accelerator.backward(loss)
                 norm = accelerator.clip_grad_norm_(model.parameters(), math.inf if clip_norm is None else clip_norm)
                 history.records[-1]["grad_norm"] = float(norm)
+                if history.diverged:
+                    break
                 for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
                     group["lr"] = lr * factor
                 optimizer.step()

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -90,3 +91,26 @@ def test_every_matrix_has_its_own_numbers_and_a_shared_one_is_drawn_once():
     assert init_weights(tied, 0)[0].weight.std().item() == pytest.approx(0.02, rel=0.02)
     with pytest.raises(ValueError, match="'0' is a Conv2d"):
         init_weights(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 3)), 0)
+
+
+def test_seeds_of_equal_numbers_are_equal_and_fixed():
+    """The value is recorded: another one would change every number of the course."""
+    assert seed_of(0, "embed.weight") == 6617066386769680757
+    assert seed_of(3, "a") == seed_of(np.int64(3), np.str_("a")) == seed_of(torch.tensor(3), "a")
+    assert seed_of(3) != seed_of("3")
+    for part in (3.0, np.float32(3), None, (1, 2)):
+        with pytest.raises(ValueError, match="allowed are integers and names"):
+            seed_of(part)
+
+
+def test_weights_begin_around_zero():
+    for layer in (torch.nn.Linear(400, 300), torch.nn.Embedding(400, 300)):
+        weight = init_weights(layer, 0).weight
+        assert abs(weight.mean().item()) < 4 * weight.std().item() / 120_000**0.5
+
+
+def test_an_mlp_without_bias_has_none():
+    for mlp in (MLP(4, 6, bias=False), GatedMLP(4, 6)):
+        assert {name for name, _ in mlp.named_parameters()} <= {"gate.weight", "up.weight", "down.weight"}
+    assert MLP(4, 6).down.bias is not None
+    assert GatedMLP(4, 6, bias=True).down.bias is not None

@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from course_lib import checkpoint
@@ -230,6 +231,11 @@ def test_a_checkpoint_of_another_run_or_model_is_refused(tmp_path):
         fit(model, checkpoint_dir=tmp_path, optimizer=heavier)
     with pytest.raises(ValueError, match="another model"):
         fit(nn.Sequential(nn.Linear(6, 3)), checkpoint_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"4 weights differ; 0\.bias is \(16,\) torch.float32 there, .*float64 here"):
+        fit(network().double(), checkpoint_dir=tmp_path)
+    part = network()
+    with pytest.raises(ValueError, match="groups was"):  # the first of its moments would go to another weight
+        fit(part, checkpoint_dir=tmp_path, optimizer=torch.optim.AdamW(part[3].parameters(), lr=0.01))
     path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="damaged"):
@@ -267,6 +273,8 @@ def test_tied_weights_and_momentum_survive_a_checkpoint(tmp_path):
         ({"clip_norm": 0.0}, "clip_norm=0"),
         ({"checkpoint_every": 0}, "checkpoint_every=0"),
         ({"mixed_precision": "fp16"}, "mixed_precision='fp16'"),
+        ({"seed": 1.5}, "seed=1.5; an integer"),
+        ({"steps": 2.5}, "steps=2.5; needed is an integer"),
     ],
 )
 def test_bad_input_names_itself(options, words):
@@ -362,3 +370,108 @@ def test_half_precision_ends_with_training():
     assert torch.equal(model(x), nn.Sequential(*model)(x))  # the second one was never wrapped
     loss, _ = classification_loss(lambda inputs: inputs.bfloat16(), (torch.randn(4, 3), torch.tensor([0, 1, 2, 0])))
     assert loss.dtype == torch.float32
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    model, other = network(), network()
+    for parameters, words in ((other.parameters(), "4 of its 4"), ([*model.parameters(), other[0].bias], "1 of its 5")):
+        with pytest.raises(ValueError, match=f"optimizer: {words} parameters are not the model's"):
+            fit(model, optimizer=torch.optim.SGD(parameters, lr=0.1))
+
+
+def test_a_gradient_that_is_not_finite_ends_training_before_the_step():
+    """The loss is finite, its slope is not: the square root at 0."""
+    for clip_norm in (None, 1.0):
+        model = network()
+
+        def steep(network, batch):
+            loss, metrics = classification_loss(network, batch)
+            steep.calls += 1
+            return loss + (0 * loss).sqrt() if steep.calls == 3 else loss, metrics
+
+        steep.calls = 0
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        history = train(
+            model, lambda s: data(), steep, optimizer, steps=9, clip_norm=clip_norm, progress=False,
+        )  # fmt: skip
+        assert history.diverged
+        assert len(history.records) == 3
+        assert math.isfinite(history.records[-1]["loss"])
+        assert not math.isfinite(history.records[-1]["grad_norm"])
+        assert all(p.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["loss", "step", "lr", "grad_norm"])
+def test_a_metric_cannot_hide_a_column(name):
+    def loss(model, batch):
+        return classification_loss(model, batch)[0], {name: torch.tensor(7.0)}
+
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match=f"a metric is named {name}, a column"):
+        train(model, lambda s: data(), loss, optimizer, steps=1, progress=False)
+
+
+def test_a_refused_checkpoint_changes_nothing(tmp_path):
+    model = network()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    fit(model, optimizer=optimizer, steps=2, schedule=None)
+    path = tmp_path / "c"
+    checkpoint.save_checkpoint(path, model, optimizer, checkpoint.Progress(1, [], {"a": 1}))
+    wider = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 4))
+    before = {name: tensor.clone() for name, tensor in wider.state_dict().items()}
+    with pytest.raises(ValueError, match=r"2 weights differ; 3\.bias is \(3,\) torch.float32 there, \(4,\)"):
+        checkpoint.load_checkpoint(path, wider, torch.optim.AdamW(wider.parameters()), {"a": 1})
+    assert all(torch.equal(before[name], tensor) for name, tensor in wider.state_dict().items())
+    weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for header in ('{"step": 1, "records": [], "run_id": {"a": 1}', '{"step": 1, "records": [], "scalars": {}}', "[]"):
+        save_file(weights, path, metadata={"progress": header})
+        fresh = network()
+        with pytest.raises(ValueError, match="checkpoint c is damaged"):
+            checkpoint.load_checkpoint(path, fresh, torch.optim.AdamW(fresh.parameters()), {"a": 1})
+        assert same(fresh, network())
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path):
+    (tmp_path / "file").write_text("")
+    calls = []
+    with pytest.raises(ValueError, match=r"checkpoint_dir='.*file' cannot be written"):
+        fit(network(), checkpoint_dir=tmp_path / "file", on_step=lambda step, model: calls.append(step))
+    assert calls == []
+    folder = tmp_path / "new" / "folder"
+    checkpoint.check_writable(folder)
+    assert list(folder.iterdir()) == []
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(tmp_path):
+    """A learning rate that is a tensor, a seed of NumPy: recorded, resumed, equal to plain ones."""
+
+    def sgd(model, lr=0.02):
+        return torch.optim.SGD(model.parameters(), lr=lr)
+
+    unbroken, broken, resumed = network(), network(), network()
+    whole = fit(unbroken, optimizer=sgd(unbroken))
+    odd = {"seed": np.int64(4), "clip_norm": np.float32(1), "checkpoint_dir": tmp_path}
+    odd["schedule"] = lambda step: np.float64(cosine(30, 5)(step))
+    fit(broken, optimizer=sgd(broken, torch.tensor(0.02, dtype=torch.float64)), stop_at=9, **odd)
+    assert fit(resumed, optimizer=sgd(resumed), checkpoint_dir=tmp_path).records == whole.records
+    assert same(unbroken, resumed)
+    other = torch.tensor(0.02000001, dtype=torch.float64)  # as torch prints them, the two are equal
+    with pytest.raises(ValueError, match=r"'lr': '0\.02'.*'lr': '0\.02000001'"):
+        fit(resumed, optimizer=sgd(resumed, other), checkpoint_dir=tmp_path)
+
+
+def test_what_the_history_records():
+    """The rate of the first group; the norm of the whole gradient before clipping; a loss that is a mean."""
+    model, reference = network().eval(), network().eval()
+    model[2].p = reference[2].p = 0.0
+    groups = [{"params": model[0].parameters(), "lr": 0.3}, {"params": model[3].parameters(), "lr": 0.1}]
+    history = fit(model, optimizer=torch.optim.SGD(groups), steps=2, schedule=lambda step: 0.5, clip_norm=0.01)
+    assert history.column("lr") == [0.15, 0.15]
+    x, y = shuffled_batches(data(), 16, 3)(0)
+    logits = reference(x)
+    by_hand = (logits.exp().sum(-1).log() - logits[range(16), y]).sum() / 16
+    by_hand.backward()
+    assert history.records[0]["loss"] == pytest.approx(by_hand.item(), rel=1e-5)
+    squares = sum(p.grad.square().sum().item() for p in reference.parameters())
+    assert history.records[0]["grad_norm"] == pytest.approx(squares**0.5, rel=1e-5)

@@ -75,14 +75,16 @@ def thinned(history: History) -> dict[str, list[float]]:
 
 
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
-    """Train one arm; `final_loss` is the mean training loss of the last 20 steps."""
+    """Train one arm; `final_loss` is the mean training loss of the last 20 steps, None where training diverged."""
     arm = Config(**config)
     model = build(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False)
     metrics: dict[str, float | None] = {"diverged": float(history.diverged)}
     last = history.column("loss")[-20:]
-    metrics["final_loss"] = finite(sum(last) / len(last))
+    metrics["final_loss"] = sum(last) / len(last)
     metrics |= evaluate(model, *fashion_tensors("test"))
+    if history.diverged:  # the weights are those before the step that would have spoilt them: their loss says nothing
+        metrics |= {"final_loss": None, "test_loss": None}
     return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
 
 
