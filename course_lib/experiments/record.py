@@ -1,6 +1,7 @@
 """The files in `results/`: read by notebooks and tests, written arm by arm while a study runs."""
 
 import json
+import math
 import os
 import platform
 from datetime import date
@@ -8,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from course_lib.experiments.study import Outcome, Study
-from course_lib.paths import shipped, whole_or_nothing
+from course_lib.paths import sha256, shipped, whole_or_nothing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,19 +33,41 @@ def tensors_path(name: str, arm: str, seed: int) -> Path:
 
 
 def load(name: str) -> Record:
-    """The recorded study `name`; FileNotFoundError says how to record it."""
+    """The recorded study `name`; FileNotFoundError says how to record it, ValueError that the file is damaged."""
     path = path_of(name)
     if not path.is_file():
-        raise FileNotFoundError(f"results/{path.name} is missing: run `python -m course_lib.experiments {name}`")
-    return json.loads(path.read_text("utf-8"))
+        raise FileNotFoundError(f"results/{path.name} is missing: {_again(name)}")
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"results/{path.name} is damaged ({error}): restore it, or delete it and {_again(name)}"
+        ) from error
 
 
 def load_tensors(name: str, arm: str, seed: int = 0) -> dict[str, Tensor]:
-    """Tensors that one run of the study kept; FileNotFoundError where it kept none."""
+    """Tensors that one run of the study kept, after their SHA-256 was compared with the recorded one.
+
+    Raises FileNotFoundError where the run kept none, ValueError for a file that is not the recorded one.
+    """
     path = tensors_path(name, arm, seed)
     if not path.is_file():
-        raise FileNotFoundError(f"results/{name}/{path.name} is missing: run `python -m course_lib.experiments {name}`")
+        raise FileNotFoundError(f"results/{name}/{path.name} is missing: {_again(name)}")
+    recorded = {(run["name"], run["seed"]): run.get("sha256") for run in load(name)["arms"]}
+    if sha256(path) != recorded.get((arm, seed)):
+        raise ValueError(f"results/{name}/{path.name} is not the file that was recorded: restore it, or {_again(name)}")
     return load_file(path)
+
+
+def intact(name: str, run: Record) -> bool:
+    """Whether the tensors that a run kept are there, as they were written; true for a run that kept none."""
+    path = tensors_path(name, run["name"], run["seed"])
+    return "sha256" not in run or (path.is_file() and sha256(path) == run["sha256"])
+
+
+def _again(name: str) -> str:
+    study, *change = name.split(",")
+    return f"run `python -m course_lib.experiments {' '.join([study, *(['--set', *change] if change else [])])}`"
 
 
 def as_frame(record: Record) -> "pd.DataFrame":
@@ -58,15 +82,47 @@ def as_frame(record: Record) -> "pd.DataFrame":
     )
 
 
-def empty(study: Study) -> Record:
-    """A record of `study` without runs."""
-    return {"study": study.name, "question": study.question, "prediction": study.prediction, "arms": []}
+def lock(name: str) -> FileLock:
+    """Held while the record `name` is read and written again: several processes may run one study."""
+    return FileLock(f"{path_of(name)}.lock")
 
 
-def with_run(record: Record, arm: str, seed: int, config: dict[str, Any], outcome: Outcome, seconds: float) -> Record:
-    """`record` with one finished run added, in the place of an older one of the same arm and seed."""
+def begin(study: Study, name: str) -> Record:
+    """The record `name` of `study` so far; ValueError where the prediction was changed after runs were recorded."""
+    record: Record = load(name) if path_of(name).exists() else {"study": study.name, "arms": []}
+    if record["arms"] and not study.prediction.startswith(record["prediction"]):
+        raise ValueError(f"{name}: the prediction was changed after runs were recorded; it may only be added to")
+    first = {"study": study.name, "question": study.question, "prediction": study.prediction}
+    return first | {key: value for key, value in record.items() if key not in first}
+
+
+def add(study: Study, name: str, arm: str, seed: int, config: dict[str, Any], outcome: Outcome, seconds: float) -> None:
+    """Save one finished run, tensors first, beside all that other processes saved meanwhile.
+
+    It takes the place of an older one of the same arm and seed. Numbers that are not finite become None.
+    """
     run = {"name": arm, "seed": seed, "config": config, "params": outcome.params}
-    run |= {"curve": outcome.curve, "metrics": outcome.metrics, "seconds": round(seconds, 2)}
+    run |= {"curve": finite(outcome.curve), "metrics": finite(outcome.metrics), "seconds": round(seconds, 2)}
+    with lock(name):
+        if outcome.tensors:
+            path = tensors_path(name, arm, seed)
+            save_tensors(path, outcome.tensors)
+            run["sha256"] = sha256(path)
+        save(path_of(name), with_run(begin(study, name), run))
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for each infinity or not-a-number in it, however deep: JSON has neither."""
+    if isinstance(value, dict):
+        return {key: finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def with_run(record: Record, run: Record) -> Record:
+    """`record` with one finished run added, in the place of an older one of the same arm and seed."""
+    arm, seed = run["name"], run["seed"]
     others = [a for a in record["arms"] if (a["name"], a["seed"]) != (arm, seed)]
     arms = sorted([*others, run], key=lambda a: (a["name"], a["seed"]))
     return record | {"arms": arms} | circumstances()

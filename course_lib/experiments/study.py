@@ -15,12 +15,13 @@ STUDIES = ("norm_placement", "norm_dynamics")
 class Outcome:
     """What one run gives: parameter count, curve (columns of equal length with "step" and "loss"), metrics.
 
-    A metric that could not be measured is None. `tensors` are kept in a safetensors file beside the JSON.
+    A metric that could not be measured is None; one that is not finite is recorded as None. `tensors` are kept in a
+    safetensors file beside the JSON.
     """
 
     params: int
     curve: dict[str, list[float]]
-    metrics: dict[str, float | None]
+    metrics: Mapping[str, float | None]
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
