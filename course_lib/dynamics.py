@@ -19,7 +19,8 @@ class NormTrace:
     `images` (B, d_in) are what the network is looked at with; `steps` says when. For S snapshots, L norms and C
     channels, `tensors()` gives steps (S,), density (S, L, bins), gain and bias (S, L, C), input_std (S, L), the
     spread of what enters each norm, and distinct_rows (S, L), see `snapshot`. Activations are those before gain and
-    bias.
+    bias. A trace follows one run: a step at or before an earlier one (training that starts again, or goes on from a
+    checkpoint) drops all snapshots from there on.
     """
 
     images: Tensor
@@ -28,7 +29,8 @@ class NormTrace:
 
     def __call__(self, step: int, model: nn.Module) -> None:
         """Take a snapshot if this step is wanted."""
-        if step in self.steps and step not in [int(s["steps"]) for s in self.snapshots]:
+        self.snapshots = [snapshot for snapshot in self.snapshots if snapshot["steps"] < step]
+        if step in self.steps:
             self.snapshots.append({"steps": torch.tensor(step)} | snapshot(model, self.images))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -82,10 +84,12 @@ def distinct_rows(rows: Tensor, distance: float = 1.0) -> int:
 
     Normalised rows have length sqrt(C), so a distance of 1 is small: for C = 128 less than a tenth of the length. Rows
     are taken in order; another order may change the count a little. Rows that are not finite do not count.
-    Raises ValueError for a tensor that is not (N, C).
+    Raises ValueError for a tensor that is not (N, C), and for distance < 0.
     """
     if rows.ndim != 2:
         raise ValueError(f"rows has shape {tuple(rows.shape)}; needed is (N, C)")
+    if not distance >= 0:
+        raise ValueError(f"distance={distance}; it must be 0 or more")
     rows = rows[rows.isfinite().all(-1)].cpu()
     near = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") <= distance  # (N, N)
     uncovered, count = torch.ones(len(rows), dtype=torch.bool), 0

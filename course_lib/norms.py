@@ -14,7 +14,12 @@ class NormFn(Protocol):
     def __call__(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor: ...
 
 
-def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
+def _check_eps(eps: float) -> None:
+    if not eps >= 0:
+        raise ValueError(f"eps={eps}; it must be 0 or more")
+
+
+def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> None:
     if not x.is_floating_point():
         raise ValueError(f"x has dtype {x.dtype}; a floating-point tensor is needed")
     if x.ndim < 1:
@@ -22,6 +27,7 @@ def _check(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> None:
     for name, parameter in (("weight", weight), ("bias", bias)):
         if parameter is not None and parameter.shape != x.shape[-1:]:
             raise ValueError(f"{name} has shape {tuple(parameter.shape)}; x needs {tuple(x.shape[-1:])}, its last axis")
+    _check_eps(eps)
 
 
 def _statistics_dtype(x: Tensor) -> torch.dtype:
@@ -34,10 +40,10 @@ def layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = No
 
     x (..., C), weight and bias (C,) or None -> (..., C) in the dtype of x. The variance is the biased one, and
     eps (in the unit of the variance) is added under the root. Half types are normalised in float32.
-    Raises ValueError for integers and for a weight or bias that is not (C,).
+    Raises ValueError for integers, a weight or bias that is not (C,), and eps < 0.
     Source: Ba, Kiros, Hinton 2016, "Layer Normalization", section 3, equation 4.
     """
-    _check(x, weight, bias)
+    _check(x, weight, bias, eps)
     wide = x.to(_statistics_dtype(x))
     centred = wide - wide.mean(-1, keepdim=True)  # (..., C)
     variance = centred.square().mean(-1, keepdim=True)  # (..., 1)
@@ -56,7 +62,7 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
     Half types are normalised in float32. Raises ValueError as `layer_norm` does.
     Source: Zhang, Sennrich 2019, "Root Mean Square Layer Normalization", section 4, equation 4.
     """
-    _check(x, weight, bias)
+    _check(x, weight, bias, eps)
     wide = x.to(_statistics_dtype(x))
     y = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
     if weight is not None:
@@ -71,7 +77,7 @@ def fused_layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | Non
 
     On a CPU, forward and backward take about a third of the time.
     """
-    _check(x, weight, bias)
+    _check(x, weight, bias, eps)
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps).to(x.dtype)  # autocast on CUDA would return float32
 
 
@@ -85,8 +91,7 @@ class _Norm(nn.Module):
         super().__init__()
         if d_model < 1:
             raise ValueError(f"d_model={d_model}; it must be at least 1")
-        if not eps >= 0:
-            raise ValueError(f"eps={eps}; it must be 0 or more")
+        _check_eps(eps)
         self.d_model, self.eps, self.norm_fn = d_model, eps, norm_fn
         self.weight = nn.Parameter(torch.ones(d_model))
         self.register_parameter("bias", nn.Parameter(torch.zeros(d_model)) if bias else None)

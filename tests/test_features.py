@@ -99,8 +99,14 @@ def test_distinct_rows_counts_what_differs():
     assert distinct_rows(torch.zeros(7, 3)) == 1
     assert distinct_rows(torch.arange(6.0)[:, None], distance=1.5) == 3  # 0 covers 1, 2 covers 3, 4 covers 5
     assert distinct_rows(torch.full((7, 3), torch.nan)) == 0  # an exploded network does not look healthy
+    partly = torch.tensor([[0.0, 0.0], [9.0, torch.nan], [torch.inf, 9.0], [9.0, 9.0]])
+    assert distinct_rows(partly) == 2  # one entry that is not finite is enough
+    assert distinct_rows(torch.tensor([[1.0], [1.0], [2.0]]), distance=0.0) == 2
     with pytest.raises(ValueError, match="rows has shape"):
         distinct_rows(torch.ones(3))
+    for distance in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match=f"distance={distance}"):
+            distinct_rows(rows, distance)
 
 
 def test_trace_takes_the_wanted_steps_alone():
@@ -161,3 +167,17 @@ def test_a_trace_holds_each_step_once():
     for step in (0, 1, 2, 2):  # a call that stopped at 2, and one that went on from there
         trace(step, net)
     assert trace.tensors()["steps"].tolist() == [0, 2]
+
+
+def test_a_trace_follows_one_run():
+    """Handed to a second run, it begins anew: it never holds moments of two networks."""
+    first, second, trace = model(), model(seed=1), NormTrace(torch.randn(5, 6), (0, 2, 4))
+    for step in range(5):
+        trace(step, first)
+    for step in range(3):
+        trace(step, second)
+    tensors = trace.tensors()
+    assert tensors["steps"].tolist() == [0, 2]
+    assert torch.equal(tensors["gain"][:, 0], second.blocks[0].norm.weight.detach().expand(2, -1))
+    trace(1, first)  # from a checkpoint before the last snapshot
+    assert trace.tensors()["steps"].tolist() == [0]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.norms import LayerNorm, RMSNorm, layer_norm, make_norm, rms_norm
+from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm, layer_norm, make_norm, rms_norm
 
 
 @settings(deadline=None, max_examples=60)
@@ -90,6 +90,9 @@ def test_nan_stays_in_its_row():
         (lambda: LayerNorm(0), "d_model=0"),
         (lambda: RMSNorm(4, eps=-1.0), "eps=-1"),
         (lambda: LayerNorm(4, eps=float("nan")), "eps=nan"),
+        (lambda: layer_norm(torch.ones(2, 4), eps=-1e-5), "eps=-1e-05; it must be 0 or more"),
+        (lambda: rms_norm(torch.ones(2, 4), eps=float("nan")), "eps=nan"),
+        (lambda: fused_layer_norm(torch.ones(2, 4), eps=-1.0), "eps=-1.0"),
         (lambda: LayerNorm(4)(torch.randn(2, 5)), "weight has shape (4,)"),
         (lambda: layer_norm(torch.ones(2, 4), bias=torch.ones(3)), "bias has shape (3,)"),
         (lambda: layer_norm(torch.ones(2, 4, dtype=torch.long)), "dtype torch.int64"),
@@ -114,3 +117,10 @@ def test_a_fresh_norm_has_gain_one_and_bias_zero():
     flat = torch.tensor([[1.0, 1.001]])
     for norm, eps_given in ((layer_norm, layer_norm(flat, eps=1e-5)), (rms_norm, rms_norm(flat, eps=1e-5))):
         assert torch.equal(norm(flat), eps_given)
+
+
+def test_the_bias_is_added_after_the_gain():
+    x, weight, bias = torch.randn(3, 8), torch.randn(8), torch.randn(8)
+    for norm in (layer_norm, rms_norm, fused_layer_norm):
+        assert torch.allclose(norm(x, weight, bias), norm(x) * weight + bias, atol=1e-6)
+        assert torch.allclose(norm(x, None, bias), norm(x) + bias, atol=1e-6)

@@ -86,8 +86,12 @@ def test_lines_end_at_their_last_finite_value():
 def test_heatmap_scales():
     weights = plots.heatmap([[0.2, 0.8]], title="t", xlabel="x", ylabel="y", limit=1.0)
     assert weights.axes[0].collections[0].get_clim() == (0, 1)
+    assert weights.axes[0].collections[0].get_cmap().name == "viridis"
     signed = plots.heatmap([[-0.2, 0.8]], title="t", xlabel="x", ylabel="y", signed=True)
     assert signed.axes[0].collections[0].get_clim() == (-0.8, 0.8)
+    assert signed.axes[0].collections[0].get_cmap().name == "RdBu_r"  # red is positive, as on a thermometer
+    grid = plots.picture_grid(np.zeros((3, 2, 2)), ["a", "b", "c"], columns=2)
+    assert {ax.images[0].get_cmap().name for ax in grid.axes if ax.images} == {"gray_r"}  # ink on paper
 
 
 def test_a_frame_holds_the_traces_numbers(traces):
@@ -176,12 +180,56 @@ def test_an_explorer_shows_a_refused_parameter_as_a_sentence():
     assert "fine" in explorer.children[1].value
 
 
+def test_an_explorer_shows_errors_of_the_plot_too():
+    import ipywidgets
+
+    class Shown:
+        def __init__(self, n):
+            self.n = n
+
+        def text(self):
+            return f"n is {self.n}"
+
+    def plot(shown):
+        if shown.n == 7:
+            raise ValueError("n=7 costs $7 and \\frac$")
+        figure, axes = plots.new_figure(size=(1, 1))
+        axes[0, 0].set_title(("", r"$\frac$")[shown.n == 8])  # matplotlib stops here, but only when it draws
+        return figure
+
+    explorer = Explorer(Shown, plot, {"n": ipywidgets.IntSlider(7, 0, 9)})
+    assert "n=7 costs $7 and \\frac$" in explorer.children[1].value
+    assert explorer.shown is None
+    (text,) = explorer.figure().axes[0].texts
+    assert text.get_text() == r"n=7 costs \$7 and \frac\$"
+    assert png(explorer.figure())  # not read as a formula, which would stop matplotlib
+    explorer.controls["n"].value = 2
+    assert explorer.shown.n == 2
+    assert "n is 2" in explorer.children[1].value
+    assert not explorer.figure().axes[0].texts
+    picture = explorer.children[2].value
+    explorer.controls["n"].value = 8
+    assert "ParseSyntaxException" in explorer.children[1].value or "Expected" in explorer.children[1].value
+    assert (explorer.shown.n, explorer.children[2].value) == (2, picture)
+    explorer.controls["n"].value = 3
+    assert "n is 3" in explorer.children[1].value
+
+
+def test_an_explorer_names_an_unexpected_error():
+    import ipywidgets
+
+    explorer = Explorer(lambda n: {}[n], lambda shown: None, {"n": ipywidgets.IntSlider(1, 0, 9)})
+    assert "KeyError: 1" in explorer.children[1].value
+
+
 def test_gif_has_a_frame_a_figure_and_is_whole_or_nothing(tmp_path, traces):
     frames = [norm_frame(traces, "post-norm lr=0.01", layer=5, step=step) for step in (0, 60, 400)]
     gif((plot_norm_frames([f, f]) for f in frames), tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as image:
         assert image.n_frames == 3
         assert image.width <= 1000
+        assert [image.seek(number) or image.info["duration"] for number in range(3)] == [300, 300, 1200]
+        assert image.info["loop"] == 0  # without end
     with pytest.raises(ValueError, match="figures is empty"):
         gif([], tmp_path / "b.gif")
     sizes = (plots.new_figure(size=size)[0] for size in ((1, 1), (2, 1)))
@@ -209,6 +257,7 @@ def test_every_figure_is_narrow_enough():
         (lambda: plots.line_plot({"p": {"a": plots.Line([1], [1, 2])}}, xlabel="", ylabel=""), "'a' has x (1,)"),
         (lambda: plots.heatmap([1.0], title="", xlabel="", ylabel=""), "matrix has shape (1,)"),
         (lambda: plots.picture_grid(np.zeros((2, 3, 3)), ["one"]), "for 1 captions"),
+        (lambda: plot_norm_frames([]), "frames show nothing; needed is one learning rate, norm and step"),
         (lambda: plot_sphere(torch.ones(2, 2), torch.ones(2, 3), torch.ones(2, 3)), "needed is (N, 3)"),
     ],
 )
@@ -238,6 +287,11 @@ def test_the_picture_shows_the_frame(traces):
     activations, path, gain, bias = plot_norm_frame(frame).axes
     assert np.array_equal(steps_of(activations)[0], frame.density)
     assert activations.get_ylim() == (0, 0.8)
+    assert [t.get_text() for t in activations.get_xticklabels()] == ["≤ −5", "0", "≥ 5"]  # the ends hold all beyond
+    assert [t.get_text() for t in activations.texts] == ["dotted:\nnormal"]
+    high = norm_frame(traces, "post-norm lr=0.01", layer=11, step=900)
+    assert high.density.max() == pytest.approx(2.45, abs=0.01)
+    assert "cut: 2.5" in [t.get_text() for t in plot_norm_frame(high).axes[0].texts]
     x, normal = activations.lines[0].get_data()
     assert np.trapezoid(normal, x) == pytest.approx(1, abs=1e-3)
     median, now = path.lines
@@ -255,7 +309,12 @@ def test_the_picture_shows_the_frame(traces):
 
 def test_pictures_side_by_side_show_their_own_frame(traces):
     frames = [norm_frame(traces, f"{n} lr=0.01", layer=5, step=s) for n, s in (("pre-norm", 160), ("post-norm", 160))]
+    for other in ({"step": 300}, {"layer": 4}, {"norm": "post-norm lr=0.001"}):
+        odd = norm_frame(traces, **({"norm": "post-norm lr=0.01", "layer": 5, "step": 160} | other))
+        with pytest.raises(ValueError, match="needed is one learning rate, norm and step"):
+            plot_norm_frames([frames[0], odd])
     figure = plot_norm_frames(frames)
+    assert figure.get_suptitle() == "learning rate 0.01, norm 6, step 160"
     widest = max(f.gain_limit for f in frames)
     for column, frame in enumerate(frames):
         top, below = figure.axes[column], figure.axes[2 + column]

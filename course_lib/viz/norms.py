@@ -11,6 +11,7 @@ from torch import Tensor
 from course_lib.dynamics import EDGES
 from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
 
+DENSITY_LIMIT = 0.8  # twice the height of a normal curve
 Traces = Mapping[str, Mapping[str, Tensor]]
 
 
@@ -99,15 +100,21 @@ def plot_norm_frame(frame: NormFrame) -> Figure:
 
 
 def plot_norm_frames(frames: Sequence[NormFrame]) -> Figure:
-    """Frames of one step side by side: above the normalised activations, below the gain."""
+    """Frames of one layer, step and learning rate side by side: above the normalised activations, below the gain.
+
+    Raises ValueError for no frame, or frames that differ in these.
+    """
+    shared = {(f.norm.partition(" lr=")[2], f.layer.split(" of ")[0], f.step) for f in frames}
+    if len(shared) != 1:
+        raise ValueError(f"frames show {sorted(shared) or 'nothing'}; needed is one learning rate, norm and step")
+    ((rate, layer, step),) = shared
     figure, axes = new_figure(len(frames), 2, size=(min(10.0, 4.0 * len(frames)), 5.2))
     for (top, below), frame in zip(axes.T, frames, strict=True):
         _draw_activations(top, frame)
-        network, _, rate = frame.norm.partition(" lr=")
-        top.set_title(f"{network}: {frame.distinct_rows} different rows")
+        top.set_title(f"{frame.norm.partition(' lr=')[0]}: {frame.distinct_rows} different rows")
         _draw_channels(below, frame.gain, 1.0, max(f.gain_limit for f in frames), OKABE_ITO[1], "gain")
     axes[1, 0].set_ylabel("channels")
-    _headline(figure, f"learning rate {rate}, {frames[0].layer.split(' of ')[0]}, step {frames[0].step}")
+    _headline(figure, f"learning rate {rate}, {layer}, step {step}")
     return figure
 
 
@@ -116,7 +123,11 @@ def _draw_activations(ax: Axes, frame: NormFrame) -> None:
     ax.stairs(frame.density, edges, color=OKABE_ITO[0], fill=True, alpha=0.5)
     x = np.linspace(edges[0], edges[-1], 200)
     ax.plot(x, np.exp(-x * x / 2) / np.sqrt(2 * np.pi), color=GREY, linestyle=":")
-    ax.set(title="normalised activations", xlabel="value (before gain)", ylabel="density", ylim=(0, 0.8))
+    ax.set(title="normalised activations", xlabel="value (before gain)", ylabel="density", ylim=(0, DENSITY_LIMIT))
+    ends = (edges[0], 0, edges[-1])  # what lies outside counts in the last bin
+    ax.set_xticks(ends, labels=(f"≤ −{-ends[0]:g}", "0", f"≥ {ends[2]:g}"))
+    if frame.density.max() > DENSITY_LIMIT:  # rows that fell together share one bin
+        _mark_cut(ax, f"{frame.density.max():.1f}", OKABE_ITO[0])
     ax.annotate("dotted:\nnormal", (0.03, 0.95), xycoords="axes fraction", va="top", color=GREY, fontsize="small")
 
 
@@ -133,7 +144,12 @@ def _draw_channels(ax: Axes, values: np.ndarray | None, start: float, limit: flo
     top = len(values) / 3
     ax.set_ylim(0, top)
     if counts.max() > top:  # early on, most channels share one bin
-        ax.annotate(f"cut: {counts.max()}", (0.56, 0.9), xycoords="axes fraction", color=color, fontsize="small")
+        _mark_cut(ax, str(counts.max()), color)
+
+
+def _mark_cut(ax: Axes, height: str, color: str) -> None:
+    """Say how high the histogram goes where the axes end before it."""
+    ax.annotate(f"cut: {height}", (0.56, 0.9), xycoords="axes fraction", color=color, fontsize="small")
 
 
 def _headline(figure: Figure, text: str) -> None:

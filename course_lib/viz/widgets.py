@@ -9,6 +9,9 @@ from matplotlib.figure import Figure
 
 from course_lib.viz.animate import png
 from course_lib.viz.norms import NormFrame, Traces, layer_names, norm_frame, plot_norm_frame
+from course_lib.viz.plots import new_figure
+
+ERROR_RED = "#a00"
 
 
 class Described(Protocol):
@@ -21,7 +24,7 @@ class Explorer(widgets.VBox):
     """Controls that choose the parameters of `compute`, and the picture that `plot` makes of the result.
 
     `params` is what the controls say now, `shown` the arrays on display, `figure()` a static picture of them for
-    readers without a kernel. A parameter for which `compute` raises ValueError shows that sentence instead.
+    readers without a kernel. Where `compute` or `plot` raises an error, its sentence is shown instead.
     `adapt()` runs before each computation: there one control may change what another one offers.
     """
 
@@ -34,6 +37,7 @@ class Explorer(widgets.VBox):
     ) -> None:
         self._compute, self._plot, self._adapt, self.controls = compute, plot, adapt, dict(controls)
         self._updating = False
+        self._refusal: str | None = None
         self.shown: Any = None
         self._picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
         self._caption = widgets.HTML()
@@ -50,8 +54,14 @@ class Explorer(widgets.VBox):
         return {name: control.value for name, control in self.controls.items()}
 
     def figure(self) -> Figure:
-        """What is displayed, as a static Figure."""
-        return self._plot(self.shown)
+        """What is displayed, as a static Figure: the picture, or the sentence that says why there is none."""
+        if self._refusal is None:
+            return self._plot(self.shown)
+        figure, axes = new_figure(size=(7.0, 1.0))
+        axes[0, 0].axis("off")
+        plain = self._refusal.replace("$", r"\$")  # or matplotlib would read a formula, and may stop at it
+        axes[0, 0].text(0, 0.5, plain, color=ERROR_RED, va="center", wrap=True)
+        return figure
 
     def _update(self, change: Any = None) -> None:
         if self._updating:  # `adapt` moved a control; what it leads to is drawn once, below
@@ -59,12 +69,14 @@ class Explorer(widgets.VBox):
         self._updating = True
         try:
             self._adapt()
-            self.shown = self._compute(**self.params)
-        except ValueError as error:
-            self._caption.value = f'<b style="color:#a00">{html.escape(str(error))}</b>'
+            shown = self._compute(**self.params)
+            picture, text = png(self._plot(shown)), shown.text()
+        except Exception as error:  # a widget's traceback ends in a log that nobody reads
+            self._refusal = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            self._caption.value = f'<b style="color:{ERROR_RED}">{html.escape(self._refusal)}</b>'
         else:
-            self._picture.value = png(self._plot(self.shown))
-            self._caption.value = f'<span class="course-caption">{html.escape(self.shown.text())}</span>'
+            self.shown, self._refusal, self._picture.value = shown, None, picture
+            self._caption.value = f'<span class="course-caption">{html.escape(text)}</span>'
         finally:
             self._updating = False
 
