@@ -93,7 +93,8 @@ def distinct_rows(rows: Tensor, distance: float = 1.0) -> int:
     rows = rows[rows.isfinite().all(-1)].cpu()
     near = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") <= distance  # (N, N)
     uncovered, count = torch.ones(len(rows), dtype=torch.bool), 0
-    while uncovered.any():
-        uncovered &= ~near[int(uncovered.int().argmax())]  # a row is near itself
-        count += 1
+    for row in range(len(rows)):
+        if uncovered[row]:
+            uncovered &= ~near[row]
+            count += 1
     return count

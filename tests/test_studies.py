@@ -84,9 +84,12 @@ def test_what_enters_a_norm_is_kept_wide_enough(monkeypatch):
             model.embed.weight.mul_(1e6)
         return model
 
+    splits = []
     monkeypatch.setattr(norm_dynamics, "build", build)
+    monkeypatch.setattr(norm_dynamics, "fashion_tensors", lambda split: splits.append(split) or fashion_tensors(split))
     tensors = norm_dynamics.run(asdict(TINY), 0, 1).tensors
     assert tensors["input_std"].isfinite().all()
     assert tensors["input_std"].max() > 65504
     assert tensors["gain"].dtype == torch.float16
     assert norm_dynamics.run(asdict(TINY), 1, 1).tensors == {}
+    assert set(splits) == {"test"}  # networks are looked at with pictures that they do not learn
