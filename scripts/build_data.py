@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from builders.emoji import emoji
 from builders.english import capitals, speeches
 from builders.fashion import fashion_mnist
 from builders.japanese import neko, sentence_pairs
@@ -19,7 +20,7 @@ from builders.tokenizers import tokenizers
 from course_lib.corpora.cards import readme
 from course_lib.paths import checksums, sha256, shipped, whole_or_nothing
 
-_ALL = (fashion_mnist, speeches, sentence_pairs, neko, python_code, glosses, capitals, tokenizers)
+_ALL = (fashion_mnist, emoji, speeches, sentence_pairs, neko, python_code, glosses, capitals, tokenizers)
 BUILDERS: dict[str, Callable[[Path], list[Path]]] = {build.__name__: build for build in _ALL}
 
 
