@@ -6,6 +6,7 @@
 from course_lib.corpora.batches import shuffled_batches
 from course_lib.corpora.cloze import cloze
 from course_lib.corpora.documents import SPLITS, token_windows
+from course_lib.corpora.emoji import EMOJI_CLASSES, EMOJI_CLASSES_JA, EMOJI_VENDORS, emoji, emoji_tensors
 from course_lib.corpora.expressions import arithmetic
 from course_lib.corpora.formulas import logic
 from course_lib.corpora.full_images import CIFAR_CLASSES, cifar10
@@ -17,6 +18,9 @@ from course_lib.corpora.text import capitals, glosses, neko, python_code, senten
 
 __all__ = [
     "CIFAR_CLASSES",
+    "EMOJI_CLASSES",
+    "EMOJI_CLASSES_JA",
+    "EMOJI_VENDORS",
     "FASHION_CLASSES",
     "LIVEDOOR_CLASSES",
     "MIXTURE_KINDS",
@@ -25,6 +29,8 @@ __all__ = [
     "capitals",
     "cifar10",
     "cloze",
+    "emoji",
+    "emoji_tensors",
     "fashion_mnist",
     "fashion_tensors",
     "fineweb_edu",
