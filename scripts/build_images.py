@@ -1,14 +1,29 @@
-"""Draw the pictures of README again: `make images`. They come from recorded runs, so this takes seconds."""
+"""Draw the pictures of README again: `make images`. They come from recorded runs and data: this takes seconds."""
 
+import numpy as np
+from matplotlib.figure import Figure
+
+from course_lib import corpora
 from course_lib.experiments import load_tensors
 from course_lib.paths import shipped, whole_or_nothing
 from course_lib.viz.animate import gif, png
+from course_lib.viz.contact_sheet import choose_drawings, contact_sheet
 from course_lib.viz.lesson_map import plot_lesson_map
 from course_lib.viz.norms import norm_frame, plot_norm_frames
 from course_lib.viz.plots import use_house_style
 
 IMAGES = shipped("data").parent / "images"
 PAIR = ("pre-norm lr=0.01", "post-norm lr=0.01")
+
+
+def emoji_sheet() -> Figure:
+    """Two drawings of each vendor in every class."""
+    rows = corpora.emoji("train")[:]
+    labels, order = rows["label"].tolist(), corpora.EMOJI_VENDORS
+    chosen = choose_drawings(labels, rows["vendor"], rows["base"], order, each=2)
+    names = [f"{en}  {ja}" for en, ja in zip(corpora.EMOJI_CLASSES, corpora.EMOJI_CLASSES_JA, strict=True)]
+    pictures = rows["image"].numpy()[np.array(chosen)]  # (10, 14, 32, 32, 3)
+    return contact_sheet(pictures, names, dict.fromkeys(order, 2), "Ten classes of emoji, as seven sets draw them")
 
 
 def main() -> None:
@@ -20,6 +35,8 @@ def main() -> None:
     gif(frames, IMAGES / "layernorm_dynamics.gif")
     with whole_or_nothing(IMAGES / "lesson_map.png") as path:
         path.write_bytes(png(plot_lesson_map()))
+    with whole_or_nothing(IMAGES / "emoji10.png") as path:
+        path.write_bytes(png(emoji_sheet()))
     print(*(f"{path.name}: {path.stat().st_size // 1000} kB" for path in sorted(IMAGES.iterdir())), sep="\n")
 
 
