@@ -14,7 +14,7 @@ from course_lib.viz.contact_sheet import choose_drawings, contact_sheet
 def test_every_vendor_shows_each_class_and_no_base_twice():
     labels = [1] * 6 + [0] * 6
     vendors = ["a", "a", "a", "b", "b", "b"] * 2
-    bases = [*"xyzxyz", *"uvwuvw"]
+    bases = [*"zxyxyz", *"wuvuvw"]  # half way down its own, "a" comes upon the first of "b"
     chosen = choose_drawings(labels, vendors, bases, ["b", "a"], each=1)
     assert [[labels[i] for i in line] for line in chosen] == [[0, 0], [1, 1]]
     assert [[vendors[i] for i in line] for line in chosen] == [["b", "a"], ["b", "a"]]

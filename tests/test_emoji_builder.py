@@ -40,6 +40,12 @@ def test_doubles_go_and_mirrored_copies_share_a_base():
     assert [r["base"] for r in kept] == ["a", "b", "c", "b"]
 
 
+def test_what_is_gone_takes_nothing_with_it():
+    """The third is like the second, which is like the first; it is not like the first, and stays."""
+    grey = [np.full((32, 32, 3), level, np.uint8) for level in (100, 106, 112)]
+    assert [r["base"] for r in emoji.without_doubles([row("a"), row("b"), row("c")], np.stack(grey))] == ["a", "c"]
+
+
 def test_a_cap_keeps_whole_bases(monkeypatch):
     monkeypatch.setattr(emoji, "AT_MOST", 5)
     rows = [row(base) for base in "aabbbccdd"] + [row("e", "food")]
@@ -80,6 +86,24 @@ def test_classes_leave_out_variants_and_refuse_names_that_do_not_exist(monkeypat
     monkeypatch.setattr(emoji_names, "DROPPED", {"why": ("no such thing",)})
     with pytest.raises(ValueError, match="no such thing"):
         emoji_names.classified(emojis, subgroups)
+
+
+def test_labels_name_before_short_codes_and_plus_one_is_no_digit(tmp_path):
+    for folder in ("meta", "en/shortcodes", *emoji_names.NAMED_BY_CHARACTER):
+        (tmp_path / folder).mkdir(parents=True)
+    files = {"meta/unicode-names.json": {"1F44D": "THUMBS UP SIGN"}}
+    files |= {f"{vendor}/chars.json": {"1f44d": "thumb"} for vendor in emoji_names.NAMED_BY_CHARACTER}
+    files |= {f"en/shortcodes/{kind}.json": {"1F44D": ["+1", "yes"]} for kind in emoji_names.SHORTCODES}
+    files["en/shortcodes/cldr.json"] = {"263A-FE0F": "thumb", "1F600": "not_wanted"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content), "utf-8")
+    sets = {vendor: tmp_path / vendor for vendor in emoji_names.NAMED_BY_CHARACTER}
+    emojis = [{"label": "thumbs up", "emoji": "👍"}, {"label": "smiling face", "emoji": "☺\ufe0f"}]
+    table = emoji_names.names(tmp_path, sets, emojis)
+    assert {name: character for name, (_, character) in table.items()} == {
+        "thumbsup": "👍", "smilingface": "☺", "thumb": "👍", "thumbsupsign": "👍", "yes": "👍",
+    }  # fmt: skip
+    assert table["thumbsup"][0] < table["thumb"][0] < table["thumbsupsign"][0] < table["yes"][0]
 
 
 def test_drawings_take_the_best_name_and_no_mirrored_alias(tmp_path):
