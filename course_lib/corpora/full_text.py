@@ -1,5 +1,7 @@
 """English text in full size, as documents: columns name and text."""
 
+import atexit
+import gc
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -83,9 +85,11 @@ def _document(example: dict[str, Any]) -> dict[str, str]:
 
 def _streamed(about: hub.HubSet, split: str, full: bool) -> "IterableDataset":
     hub.check_request(about, split, ("train", "validation"), full)
+    rows = hub.load(about, "train", streaming=True)
+    # Arrow's threads, where a stream was left half-read, abort a Python that ends before them (apache/arrow#45214).
+    atexit.register(gc.collect)
     return (
-        hub.load(about, "train", streaming=True)
-        .filter(partial(_belongs, about=about, split=split))
+        rows.filter(partial(_belongs, about=about, split=split))
         .select_columns(list(about.columns))
         .map(_document, remove_columns=[c for c in about.columns if c != "text"], features=_features())
     )
@@ -97,7 +101,8 @@ def smollm_corpus(split: str = "train", *, full: bool = False) -> "IterableDatas
     An IterableDataset with columns name (a digest of the text) and text, in the published order; only what is read is
     downloaded: `smollm_corpus(full=True).take(1000)`. Split "validation" has about every thousandth document, chosen
     by its text (`hashed.position`), "train" all others. Raises ValueError unless `full=True` permits the download, or
-    for another split; ConnectionError, which says what to do, when the hub cannot be read.
+    for another split; ConnectionError, which says what to do, when the hub cannot be reached. A connection that is
+    lost while reading is tried again, and reported, by `datasets`.
     Source: Ben Allal et al. 2024, "SmolLM-Corpus".
     """
     return _streamed(hub.HUB["smollm_corpus"], split, full)

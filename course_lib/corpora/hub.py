@@ -83,7 +83,7 @@ def check_request(about: FullSet, split: str, splits: tuple[str, ...], full: boo
     if not full:
         raise ValueError(
             f"full=False, but {about.name} is not shipped; full=True downloads it ({about.size}; licence: "
-            f"{about.licence}; {about.home}). No download needs {about.shipped}."
+            f"{about.licence}; {about.home}). What needs no download: {about.shipped}."
         )
 
 
@@ -104,12 +104,12 @@ def explained(about: FullSet, place: str) -> Iterator[None]:
             advice = "HF_HUB_OFFLINE or HF_DATASETS_OFFLINE is set and forbids it: unset both and start Python again."
         else:
             advice = (
-                "Is there a network, and room on the disk? Behind a proxy, set HTTPS_PROXY. If both are well, "
-                f"{about.home} may be down or may have moved it: try again later."
+                "Is there a network, and room on the disk? Behind a proxy, set HTTPS_PROXY. Otherwise the server may "
+                f"be down, or the set may have moved (look at {about.home}): try again later."
             )
         raise ConnectionError(
             f"{about.name} could not be loaded from {place} ({type(error).__name__}: {reason}). {advice} "
-            f"No network needs {about.shipped}."
+            f"What needs no network: {about.shipped}."
         ) from error
 
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from course_lib import corpora
 from course_lib.corpora import hub
@@ -240,6 +241,18 @@ def test_streams_read_only_what_is_taken(publish, name):
         list(rows)
 
 
+def test_workers_share_a_stream(publish):
+    """Each published file is a shard; together the workers see every document once."""
+    publish_stream(publish, "fineweb_edu", [web_pages(0, 20), web_pages(20, 20), web_pages(40, 20)])
+    rows = corpora.fineweb_edu(full=True)
+    assert rows.num_shards == 3
+    parts = [[row["text"] for row in rows.shard(2, index)] for index in range(2)]
+    assert sorted(parts[0] + parts[1]) == sorted(row["text"] for row in rows)
+    assert all(parts)
+    shared = [text for batch in DataLoader(rows, batch_size=7, num_workers=2) for text in batch["text"]]
+    assert sorted(shared) == sorted(parts[0] + parts[1])
+
+
 @pytest.mark.parametrize("stated", [True, False])
 def test_another_stream_is_refused(publish, stated):
     publish_stream(publish, "fineweb_edu", [web_pages(0, 5).drop_columns("url")], stated)
@@ -268,7 +281,7 @@ def test_without_a_network(name, cache):
     with pytest.raises(ConnectionError, match=rf"{name} could not be loaded from {hub.HUB[name].repo} ") as caught:
         getattr(corpora, name)(full=True)
     assert "Is there a network" in str(caught.value)
-    assert f"No network needs {hub.HUB[name].shipped}" in str(caught.value)
+    assert f"What needs no network: {hub.HUB[name].shipped}" in str(caught.value)
     assert caught.value.__cause__ is not None
     assert not [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
 
