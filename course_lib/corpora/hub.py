@@ -126,13 +126,12 @@ def check_columns(about: HubSet, found: Iterable[str]) -> None:
 def load(about: HubSet, split: str, *, streaming: bool = False) -> Any:
     """The published rows of `split`: a `datasets.Dataset`, or an IterableDataset where `streaming`.
 
-    Columns are checked here, but for a stream whose repository does not state them: see `check_columns`. Raises
-    ConnectionError when the hub cannot be read, ValueError for other columns than wanted.
+    Raises ConnectionError when the hub cannot be read, ValueError for other columns than wanted. (A parquet file says
+    what columns it has in its footer, so that those of a stream are known before a row is read.)
     """
     import datasets
 
     with explained(about, f"{about.repo} ({about.config}) on the Hugging Face hub"):
         rows = datasets.load_dataset(about.repo, about.config, split=split, streaming=streaming)
-    if rows.column_names is not None:
-        check_columns(about, rows.column_names)
+    check_columns(about, rows.column_names)
     return rows

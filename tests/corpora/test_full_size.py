@@ -257,7 +257,7 @@ def test_workers_share_a_stream(publish):
 def test_another_stream_is_refused(publish, stated):
     publish_stream(publish, "fineweb_edu", [web_pages(0, 5).drop_columns("url")], stated)
     with pytest.raises(ValueError, match=r"columns \['prompt', 'text'\], but \['text', 'url'\] are wanted: \['url'\]"):
-        next(iter(corpora.fineweb_edu(full=True)))
+        corpora.fineweb_edu(full=True)
 
 
 ALL = [*hub.HUB, "livedoor_news"]

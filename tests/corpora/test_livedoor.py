@@ -197,3 +197,11 @@ def test_offline_reads_what_is_there(server, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     assert corpora.livedoor_news(full=True)["name"][:] == rows["name"][:]
     assert server.requests == 1
+
+
+def test_offline_asks_nobody(server, files, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match="unset both"):
+        corpora.livedoor_news(full=True)
+    assert server.requests == 0
+    assert files() == []
