@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from builders import emoji, emoji_names, emoji_pictures, emoji_tables
 
+from builders import emoji, emoji_names, emoji_pictures, emoji_tables
 from course_lib import corpora
 
 

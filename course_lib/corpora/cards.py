@@ -33,6 +33,7 @@ SHIPPED = {
     "cloze": Shipped("CC0 1.0, as the speeches"),
     "capitals": Shipped("MIT", "capitals.csv", ()),
     "fashion_mnist": Shipped("MIT", "fashion_mnist.npz", ("train", "test")),
+    "emoji": Shipped("Apache-2.0, MIT and CC-BY-4.0", "emoji10.parquet"),
 }
 FULL = HUB | {LIVEDOOR.name: LIVEDOOR}
 

@@ -53,17 +53,17 @@ HUB = {
         ),
         HubSet(
             "wikitext103", "https://huggingface.co/datasets/Salesforce/wikitext", "CC BY-SA 3.0 and GFDL",
-            "about 315 MB", "the shipped English texts",
+            "about 315 MB", "speeches(), shipped English",
             "Salesforce/wikitext", "wikitext-103-raw-v1", ("text",),
         ),
         HubSet(
             "smollm_corpus", "https://huggingface.co/datasets/HuggingFaceTB/smollm-corpus", "ODC-By 1.0",
-            "streamed: as much as is read of 39 million documents", "the shipped English texts",
+            "only what is read is streamed, of 39 million documents", "speeches(), shipped English",
             "HuggingFaceTB/smollm-corpus", "cosmopedia-v2", ("text",),
         ),
         HubSet(
             "fineweb_edu", "https://huggingface.co/datasets/HuggingFaceFW/fineweb-edu", "ODC-By 1.0",
-            "streamed: as much as is read of 10 billion tokens", "the shipped English texts",
+            "only what is read is streamed, of 10 billion tokens", "speeches(), shipped English",
             "HuggingFaceFW/fineweb-edu", "sample-10BT", ("url", "text"),
         ),
     )
@@ -71,7 +71,7 @@ HUB = {
 
 LIVEDOOR = ArchiveSet(
     "livedoor_news", "https://www.rondhuit.com/download.html#ldcc", "CC BY-ND 2.1 JP: do not pass on changed copies",
-    "about 9 MB", "the shipped Japanese texts",
+    "about 9 MB", "neko() and sentence_pairs(), shipped Japanese",
     "https://www.rondhuit.com/download/ldcc-20140209.tar.gz", 7367,
 )  # fmt: skip
 

@@ -1,0 +1,100 @@
+"""The smallest language models: guess the next token from the current one, by counting and by a network."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.init import init_weights
+from course_lib.models.residual_mlp import ResidualBlock, ResidualMLPConfig
+from course_lib.norms import LayerNorm
+
+
+def count_bigrams(stream: Tensor, vocab_size: int) -> Tensor:
+    """How often each token follows each other one: token ids (N,) -> counts (vocab_size, vocab_size), float32.
+
+    Row: the current token; column: the next. Raises ValueError for a stream of more axes, or of fewer than two tokens.
+    """
+    if stream.ndim != 1 or len(stream) < 2:
+        raise ValueError(f"stream has shape {tuple(stream.shape)}; needed is (N,) with N of 2 or more")
+    pairs = stream[:-1] * vocab_size + stream[1:]
+    return torch.bincount(pairs, minlength=vocab_size**2).view(vocab_size, vocab_size).float()
+
+
+class CountedBigram(nn.Module):
+    """A language model that is a table: p(next | token) = w · row of counts + (1 - w) · how frequent `next` is at all.
+
+    counts (V, V) from `count_bigrams`. The weight w says how far a row is trusted. A number from 0 to 1 is the same for
+    all tokens (Jelinek and Mercer 1980); None, the default, takes n / (n + k) for a token seen n times with k different
+    followers (Witten and Bell 1991; both in Chen and Goodman 1999, "An empirical study of smoothing techniques for
+    language modeling", section 2). A frequency gets 1 added to each count, so that no token is impossible.
+    Raises ValueError for counts that are not square, or a weight outside 0..1.
+    """
+
+    frequency: Tensor  # (V,)
+    row: Tensor  # (V, V)
+    trust: Tensor  # (V,)
+
+    def __init__(self, counts: Tensor, weight: float | None = None) -> None:
+        super().__init__()
+        if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+            raise ValueError(f"counts has shape {tuple(counts.shape)}; needed is (V, V)")
+        if weight is not None and not 0 <= weight <= 1:
+            raise ValueError(f"weight={weight}; allowed is 0 to 1, or None")
+        seen, followers = counts.sum(1), (counts > 0).sum(1)  # (V,), (V,)
+        trust = seen / (seen + followers).clamp(min=1) if weight is None else torch.full_like(seen, weight)
+        frequency = counts.sum(0) + 1
+        self.register_buffer("frequency", frequency / frequency.sum())
+        self.register_buffer("row", counts / seen.clamp(min=1).unsqueeze(1))
+        self.register_buffer("trust", torch.where(seen > 0, trust, 0))  # a row without counts says nothing
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (..., T) -> log p of each next token, (..., T, V): logits whose softmax they are themselves."""
+        trust = self.trust[ids].unsqueeze(-1)  # (..., T, 1)
+        return torch.log(trust * self.row[ids] + (1 - trust) * self.frequency)
+
+
+@dataclass(frozen=True)
+class BigramConfig:
+    """Sizes of a BigramNetwork."""
+
+    vocab_size: int
+    d_model: int = 64
+    d_ff: int = 256
+    n_layers: int = 1
+    seed: int = 0
+
+
+class BigramNetwork(nn.Module):
+    """A GPT without attention: embedding, a residual stream with MLP blocks, norm, unembedding.
+
+    ids (..., T) -> logits (..., T, V). Each position is computed on its own, so it can know no more than a bigram.
+    """
+
+    def __init__(self, config: BigramConfig) -> None:
+        super().__init__()
+        self.config = config
+        block = ResidualMLPConfig(d_model=config.d_model, d_ff=config.d_ff)
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(ResidualBlock(block) for _ in range(config.n_layers))
+        self.norm = LayerNorm(config.d_model)
+        self.unembedding = nn.Linear(config.d_model, config.vocab_size)
+        init_weights(self, config.seed)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (..., T) -> logits (..., T, V)."""
+        x = self.embedding(ids)  # (..., T, C)
+        for block in self.blocks:
+            x = block(x)
+        return self.unembedding(self.norm(x))  # (..., T, V)
+
+
+def counted_loss(model: nn.Module, counts: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean next-token loss, in nats, of a bigram model over a whole corpus at once: counts (V, V) stand for its pairs.
+
+    The model is asked about each token once, and its answers are weighted by how often each pair was seen: the same
+    value as the mean over all tokens of the corpus, at the cost of V tokens.
+    """
+    every_token = torch.arange(len(counts), device=counts.device)
+    logits = model(every_token).float()  # (V, V)
+    return -(counts * logits.log_softmax(-1)).sum() / counts.sum(), {}
