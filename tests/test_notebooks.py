@@ -135,3 +135,21 @@ def test_claims_of_lesson_01_seed_by_seed():
     assert (ratio.min().round(2), ratio.max().round(2)) == (0.02, 0.13)
     accuracy = {name: at_best(name, 80).test_accuracy.median() for name in ("pre-norm", "no norm")}
     assert accuracy["pre-norm"] - accuracy["no norm"] == pytest.approx(0.04, abs=0.005)
+
+
+def test_claims_of_notebook_00():
+    """What its prose says of its own, saved numbers."""
+    notebook = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4)
+    printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
+
+    def number(pattern):
+        return float(re.search(pattern, printed)[1].replace(",", ""))
+
+    table, network = number(r"weight for each token +perplexity +([\d.]+)"), number(r"on held-out speeches: ([\d.]+)")
+    assert round(table) == 115
+    assert network == pytest.approx(table, rel=0.05)  # "about the same"
+    assert number(r"it learned from: ([\d.]+)") < 0.85 * network  # the gap is overfitting
+    assert number(r"w = 0\) +perplexity +([\d.]+)") > 4 * table
+    assert number(r"([\d,]+) tokens; counts") == pytest.approx(586_000, abs=500)
+    assert number(r"without the shift: perplexity ([\d.]+)") < 1.1
+    assert number(r"data: (\d+) files") >= 12

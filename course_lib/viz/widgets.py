@@ -6,8 +6,12 @@ from typing import Any, Protocol
 
 import ipywidgets as widgets
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from course_lib.models.bigram import CountedBigram
+from course_lib.tokenization import Tokenizer
 from course_lib.viz.animate import png
+from course_lib.viz.language import BigramView, bigram_view, plot_bigram_view
 from course_lib.viz.norms import NormFrame, Traces, layer_names, norm_frame, plot_norm_frame
 from course_lib.viz.plots import new_figure
 
@@ -111,3 +115,20 @@ def norm_explorer(traces: Traces) -> Explorer:
 
 def _numbered(trace: Mapping[str, Any]) -> list[tuple[str, int]]:
     return [(name, i) for i, name in enumerate(layer_names(trace))]
+
+
+def bigram_explorer(table: CountedBigram, held_out: Tensor, tokenizer: Tokenizer, text: str) -> Explorer:
+    """Explore a counted bigram: type a text, and move how far the rows of the table are trusted.
+
+    `held_out` is a stream of token ids (N,) that the table was not counted from.
+    """
+    wide = widgets.Layout(width="560px")
+    controls = {
+        "text": widgets.Text(value=text, description="text", layout=wide, continuous_update=False),
+        "weight": widgets.FloatSlider(value=0.8, min=0, max=0.98, step=0.02, description="weight", layout=wide),
+    }
+
+    def compute(text: str, weight: float) -> BigramView:
+        return bigram_view(table, held_out, tokenizer, text, weight)
+
+    return Explorer(compute, plot_bigram_view, controls)
