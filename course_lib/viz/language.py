@@ -107,8 +107,8 @@ def _draw_losses(ax: Axes, pieces: list[str], losses: np.ndarray) -> None:
     places = np.arange(len(pieces))
     ax.bar(places[1:], losses, color=OKABE_ITO[0], width=0.7)
     ax.axhline(losses.mean(), color=GREY, linestyle=":", lw=1)
-    ax.annotate(f"mean {losses.mean():.2f}", (1, losses.mean()), xycoords=("axes fraction", "data"), color=GREY,
-                ha="right", va="bottom", fontsize="x-small")  # fmt: skip
+    ax.annotate(f"mean\n{losses.mean():.2f}", (1.01, losses.mean()), xycoords=("axes fraction", "data"), color=GREY,
+                va="center", fontsize="x-small")  # fmt: skip
     shown = [piece.replace("\n", "⏎").replace("$", r"\$") for piece in pieces]
     ax.set_xticks(
         places, labels=shown, rotation=60 if len(pieces) > 8 else 0, ha="right" if len(pieces) > 8 else "center"
