@@ -235,6 +235,14 @@ assert not [p for p in sys.path if Path(p).resolve().is_relative_to({checkout!r}
 assert all(shipped(name).is_relative_to(home.parent) for name in ("data", "results", "solutions"))
 print("imported from", verified("fashion_mnist.npz"))
 """
+CHECK_DATA = """
+from course_lib import tokenization
+from course_lib.corpora.cards import SHIPPED, card
+
+assert all(card(name) for name in SHIPPED)
+assert all(tokenization.load(name).vocab_size for name in tokenization.RECIPES)
+print("loaded", len(SHIPPED), "sets")
+"""
 CHECK_HOOK = """
 import os
 import socket
@@ -268,7 +276,9 @@ def test_lesson_runs_from_the_wheel_offline(wheel: Path, python: Path, source: P
     notebook = nbformat.read(source / "notebooks" / LESSON, 4)
     lesson_cells = len(notebook.cells)
     where = {"venv": str(python.parent.parent), "checkout": str(ROOT)}
-    notebook.cells += [nbformat.v4.new_code_cell(code) for code in (CHECK_IMPORT.format(**where), CHECK_HOOK)]
+    notebook.cells += [
+        nbformat.v4.new_code_cell(code) for code in (CHECK_IMPORT.format(**where), CHECK_DATA, CHECK_HOOK)
+    ]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None  # nothing saved may pass for something run
@@ -288,5 +298,6 @@ def test_lesson_runs_from_the_wheel_offline(wheel: Path, python: Path, source: P
         errors = [output for output in cell.outputs if output.output_type == "error"]
         assert not errors or "raises-exception" in cell.metadata.get("tags", []), errors
     assert lesson_cells >= 2
-    assert "imported from" in cells[-2].outputs[0].text
+    assert "imported from" in cells[-3].outputs[0].text
+    assert "loaded" in cells[-2].outputs[-1].text
     assert "loopback works" in cells[-1].outputs[0].text
