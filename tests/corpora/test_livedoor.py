@@ -185,7 +185,7 @@ def test_refused_connection(server, files, monkeypatch):
     url = f"http://127.0.0.1:{closed}/ldcc-20140209.tar.gz"
     monkeypatch.setattr(hub, "LIVEDOOR", dataclasses.replace(hub.LIVEDOOR, url=url))
     with pytest.raises(
-        ConnectionError, match=r"Is there a network.*What needs no network: the shipped Japanese"
+        ConnectionError, match=r"Is there a network.*What needs no network: neko"
     ) as caught:
         corpora.livedoor_news(full=True)
     assert isinstance(caught.value.__cause__, OSError)
