@@ -236,10 +236,10 @@ assert all(shipped(name).is_relative_to(home.parent) for name in ("data", "resul
 print("imported from", verified("fashion_mnist.npz"))
 """
 CHECK_DATA = """
-from course_lib import tokenization
-from course_lib.corpora.cards import SHIPPED, card
+from course_lib import corpora, tokenization
+from course_lib.corpora.cards import SHIPPED
 
-assert all(card(name) for name in SHIPPED)
+assert all(len(getattr(corpora, name)()) for name in SHIPPED)
 assert all(tokenization.load(name).vocab_size for name in tokenization.RECIPES)
 print("loaded", len(SHIPPED), "sets")
 """
@@ -261,6 +261,14 @@ with socket.create_server(("127.0.0.1", 0)) as server:
     socket.create_connection(server.getsockname()).close()
 print("loopback works")
 """
+
+
+@pytest.mark.slow
+def test_every_set_loads_from_a_clone(source: Path) -> None:
+    """Nothing installed but what the course needs: the package is found because Python starts in the clone."""
+    code = f"{CHECK_DATA}\nimport course_lib; print(course_lib.__file__)"
+    said = run(sys.executable, "-c", code, env=clean_environment(PYTHONPATH=str(OFFLINE)), cwd=source)
+    assert Path(said.split("\n")[1]).is_relative_to(source)
 
 
 @pytest.mark.slow

@@ -184,9 +184,7 @@ def test_refused_connection(server, files, monkeypatch):
         closed = other.getsockname()[1]
     url = f"http://127.0.0.1:{closed}/ldcc-20140209.tar.gz"
     monkeypatch.setattr(hub, "LIVEDOOR", dataclasses.replace(hub.LIVEDOOR, url=url))
-    with pytest.raises(
-        ConnectionError, match=r"Is there a network.*What needs no network: neko"
-    ) as caught:
+    with pytest.raises(ConnectionError, match=r"Is there a network.*What needs no network: neko") as caught:
         corpora.livedoor_news(full=True)
     assert isinstance(caught.value.__cause__, OSError)
     assert files() == []
