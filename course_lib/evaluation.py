@@ -10,17 +10,27 @@ def next_token_losses(model: nn.Module, windows: Tensor, batch_size: int = 8) ->
     """Loss -log p(token | those before it), in nats, of each token but a window's first.
 
     windows (N, T) of token ids -> (N, T - 1) float32, on the windows' device. `model` maps ids (B, T) to logits
-    (B, T, V) and is used as it is: put it in eval mode. Raises ValueError for other shapes, or windows of one token.
+    (B, T, V) and is used as it is: put it in eval mode. Raises ValueError for other shapes, windows of one token, ids
+    that are not int64 or int32, and a batch_size below 1.
     """
     if windows.ndim != 2 or windows.shape[1] < 2:
         raise ValueError(f"windows has shape {tuple(windows.shape)}; needed is (N, T) with T of 2 or more")
+    if windows.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"windows has dtype {windows.dtype}; token ids are int64 or int32")
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}; it must be at least 1")
     losses = []
     for batch in windows.split(batch_size):
         logits = model(batch[:, :-1]).float()  # (B, T - 1, V)
-        losses.append(F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="none"))
-    return torch.cat(losses).view(len(windows), -1)
+        losses.append(F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten().long(), reduction="none"))
+    return torch.cat(losses).view(len(windows), windows.shape[1] - 1)
 
 
 def perplexity(losses: Tensor) -> float:
-    """exp of the mean loss in nats: between how many equally likely tokens the model hesitates, on average."""
+    """exp of the mean loss in nats: between how many equally likely tokens the model hesitates, on average.
+
+    losses of any shape but an empty one, which raises ValueError.
+    """
+    if losses.numel() == 0:
+        raise ValueError(f"losses has shape {tuple(losses.shape)}; needed is one or more")
     return losses.double().mean().exp().item()

@@ -5,7 +5,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from course_lib.evaluation import next_token_losses
 from course_lib.mlp import MLP, GatedMLP
+from course_lib.models.bigram import BigramConfig, BigramNetwork, CountedBigram, counted_loss
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm
 
@@ -47,6 +49,30 @@ def test_forward_and_backward_on_meta(name, dtype):
     assert y.device.type == "meta"
     assert y.dtype == dtype
     assert x.grad.shape == x.shape
+
+
+LANGUAGE_MODELS = {
+    "BigramNetwork": lambda: BigramNetwork(BigramConfig(vocab_size=9, d_model=8, d_ff=6, n_layers=2)),
+    "CountedBigram": lambda: CountedBigram(torch.ones(9, 9)),
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGE_MODELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_language_models_on_meta(name, dtype):
+    model = LANGUAGE_MODELS[name]().to("meta", dtype)
+    ids = torch.zeros(4, 8, device="meta", dtype=torch.long)
+    counts = torch.ones(9, 9, device="meta")
+    with NoCpu():
+        logits, losses, (loss, _) = model(ids), next_token_losses(model, ids), counted_loss(model, counts)
+        for result in (logits.sum(), loss):
+            if result.requires_grad:  # a table has no parameters
+                result.backward()
+    assert logits.shape == (4, 8, 9)
+    assert logits.dtype == dtype
+    assert losses.shape == (4, 7)
+    assert {logits.device.type, losses.device.type, loss.device.type} == {"meta"}
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_the_mode_catches_a_stray_cpu_tensor():

@@ -10,14 +10,27 @@ from course_lib.models.residual_mlp import ResidualBlock, ResidualMLPConfig
 from course_lib.norms import LayerNorm
 
 
+def _check_ids(name: str, ids: Tensor) -> None:
+    # As an index, uint8 is a mask, and a product of small integers overflows: both go on, with wrong numbers.
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} has dtype {ids.dtype}; token ids are int64 or int32")
+
+
 def count_bigrams(stream: Tensor, vocab_size: int) -> Tensor:
     """How often each token follows each other one: token ids (N,) -> counts (vocab_size, vocab_size), float32.
 
-    Row: the current token; column: the next. Raises ValueError for a stream of more axes, or of fewer than two tokens.
+    Row: the current token; column: the next. Raises ValueError for a stream of more axes, of fewer than two tokens, of
+    another dtype than int64 or int32, or with a token outside 0..vocab_size - 1.
     """
+    _check_ids("stream", stream)
     if stream.ndim != 1 or len(stream) < 2:
         raise ValueError(f"stream has shape {tuple(stream.shape)}; needed is (N,) with N of 2 or more")
-    pairs = stream[:-1] * vocab_size + stream[1:]
+    lowest, highest = (extreme.item() for extreme in stream.aminmax())
+    if lowest < 0 or highest >= vocab_size:  # such a pair would be counted in the cell of another one
+        raise ValueError(
+            f"stream has tokens from {lowest} to {highest}; vocab_size={vocab_size} allows 0 to {vocab_size - 1}"
+        )
+    pairs = stream[:-1].long() * vocab_size + stream[1:]
     return torch.bincount(pairs, minlength=vocab_size**2).view(vocab_size, vocab_size).float()
 
 
@@ -28,7 +41,7 @@ class CountedBigram(nn.Module):
     all tokens (Jelinek and Mercer 1980); None, the default, takes n / (n + k) for a token seen n times with k different
     followers (Witten and Bell 1991; both in Chen and Goodman 1999, "An empirical study of smoothing techniques for
     language modeling", section 2). A frequency gets 1 added to each count, so that no token is impossible.
-    Raises ValueError for counts that are not square, or a weight outside 0..1.
+    Raises ValueError for counts that are not square or below 0, or a weight outside 0..1.
     """
 
     frequency: Tensor  # (V,)
@@ -39,24 +52,28 @@ class CountedBigram(nn.Module):
         super().__init__()
         if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
             raise ValueError(f"counts has shape {tuple(counts.shape)}; needed is (V, V)")
+        if not (counts >= 0).all():
+            raise ValueError(f"counts has {counts.min().item()} as its smallest; it must be 0 or more")
         if weight is not None and not 0 <= weight <= 1:
             raise ValueError(f"weight={weight}; allowed is 0 to 1, or None")
+        counts = counts.to(torch.promote_types(counts.dtype, torch.float32))  # a weight of 0.3 as an integer is 0
         seen, followers = counts.sum(1), (counts > 0).sum(1)  # (V,), (V,)
         trust = seen / (seen + followers).clamp(min=1) if weight is None else torch.full_like(seen, weight)
         frequency = counts.sum(0) + 1
         self.register_buffer("frequency", frequency / frequency.sum())
-        self.register_buffer("row", counts / seen.clamp(min=1).unsqueeze(1))
+        self.register_buffer("row", counts / torch.where(seen > 0, seen, 1).unsqueeze(1))
         self.register_buffer("trust", torch.where(seen > 0, trust, 0))  # a row without counts says nothing
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids (..., T) -> log p of each next token, (..., T, V): logits whose softmax they are themselves."""
+        """ids (..., T) -> log p of each next token, (..., T, V): logits whose softmax is p; -inf where p is 0."""
+        _check_ids("ids", ids)
         trust = self.trust[ids].unsqueeze(-1)  # (..., T, 1)
         return torch.log(trust * self.row[ids] + (1 - trust) * self.frequency)
 
 
 @dataclass(frozen=True)
 class BigramConfig:
-    """Sizes of a BigramNetwork."""
+    """Sizes of a BigramNetwork; __post_init__ raises ValueError for one below 1."""
 
     vocab_size: int
     d_model: int = 64
@@ -64,11 +81,17 @@ class BigramConfig:
     n_layers: int = 1
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "d_model", "d_ff", "n_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1")
+
 
 class BigramNetwork(nn.Module):
     """A GPT without attention: embedding, a residual stream with MLP blocks, norm, unembedding.
 
     ids (..., T) -> logits (..., T, V). Each position is computed on its own, so it can know no more than a bigram.
+    Raises ValueError for ids that are not int64 or int32.
     """
 
     def __init__(self, config: BigramConfig) -> None:
@@ -83,6 +106,7 @@ class BigramNetwork(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (..., T) -> logits (..., T, V)."""
+        _check_ids("ids", ids)
         x = self.embedding(ids)  # (..., T, C)
         for block in self.blocks:
             x = block(x)
@@ -93,8 +117,13 @@ def counted_loss(model: nn.Module, counts: Tensor) -> tuple[Tensor, dict[str, Te
     """Mean next-token loss, in nats, of a bigram model over a whole corpus at once: counts (V, V) stand for its pairs.
 
     The model is asked about each token once, and its answers are weighted by how often each pair was seen: the same
-    value as the mean over all tokens of the corpus, at the cost of V tokens.
+    value as the mean over all tokens of the corpus, at the cost of V tokens. Raises ValueError for counts that are not
+    the (V, V) of the model.
     """
     every_token = torch.arange(len(counts), device=counts.device)
-    logits = model(every_token).float()  # (V, V)
-    return -(counts * logits.log_softmax(-1)).sum() / counts.sum(), {}
+    logits = model(every_token)  # (V, V)
+    if logits.shape != counts.shape:
+        raise ValueError(f"counts has shape {tuple(counts.shape)}; the model's logits need {tuple(logits.shape)}")
+    log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+    costs = (counts * log_p).masked_fill_(counts == 0, 0)  # a pair never seen costs 0, an impossible one too, not nan
+    return -costs.sum() / counts.sum(), {}

@@ -1,0 +1,134 @@
+"""Losses of tokens and perplexity: by hand, with the shift in the right place, whatever the size of a batch."""
+
+import math
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib.evaluation import next_token_losses, perplexity
+
+VOCABULARY = 7
+
+
+class Table(nn.Module):
+    """Logits that depend on the current token and on its position."""
+
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.by_token = nn.Parameter(torch.randn(VOCABULARY, VOCABULARY, dtype=dtype))
+        self.by_position = nn.Parameter(torch.randn(20, VOCABULARY, dtype=dtype))
+
+    def forward(self, ids):
+        return self.by_token[ids] + self.by_position[: ids.shape[1]]
+
+
+class Sure(nn.Module):
+    """All of its probability on `guess(ids)`."""
+
+    def __init__(self, guess):
+        super().__init__()
+        self.guess = guess
+
+    def forward(self, ids):
+        return 1e4 * nn.functional.one_hot(self.guess(ids), VOCABULARY).float()
+
+
+def windows_of(n, length):
+    return torch.randint(VOCABULARY, (n, length))
+
+
+@pytest.mark.parametrize("length", [2, 3, 9])
+def test_losses_are_those_by_hand(length):
+    model, windows = Table(), windows_of(5, length)
+    got = next_token_losses(model, windows)
+    assert got.shape == (5, length - 1)
+    assert not got.requires_grad
+    for n, window in enumerate(windows.tolist()):
+        for t in range(length - 1):
+            logits = (model.by_token[window[t]] + model.by_position[t]).tolist()
+            log_sum = math.log(sum(math.exp(x) for x in logits))
+            assert got[n, t].item() == pytest.approx(log_sum - logits[window[t + 1]], abs=1e-5)
+
+
+def test_a_copy_of_the_input_is_no_prediction():
+    windows = torch.arange(24).reshape(4, 6) % VOCABULARY  # a token is followed by the next number
+    assert next_token_losses(Sure(lambda ids: ids), windows).min() > 1000
+    assert next_token_losses(Sure(lambda ids: (ids - 1) % VOCABULARY), windows).min() > 1000
+    knows = next_token_losses(Sure(lambda ids: (ids + 1) % VOCABULARY), windows)
+    assert torch.equal(knows, torch.zeros(4, 5))
+    assert perplexity(knows) == 1
+
+
+def test_the_model_never_sees_the_last_token_of_a_window():
+    seen = []
+    model = Sure(lambda ids: (seen.append(ids), ids)[1])
+    windows = windows_of(5, 4)
+    next_token_losses(model, windows, batch_size=2)
+    assert [len(ids) for ids in seen] == [2, 2, 1]
+    assert torch.equal(torch.cat(seen), windows[:, :-1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 7, 100])
+def test_the_size_of_a_batch_changes_nothing(batch_size):
+    model, windows = Table(), windows_of(7, 6)
+    assert torch.equal(next_token_losses(model, windows, batch_size), next_token_losses(model, windows))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_losses_are_float32_and_computed_so(dtype):
+    model, windows = Table(dtype), windows_of(6, 9)
+    got = next_token_losses(model, windows)
+    assert got.dtype == torch.float32
+    # Of the same, already rounded logits: a log-softmax in bfloat16 would be off by some 0.01.
+    log_p = model(windows[:, :-1]).double().log_softmax(-1)
+    want = -log_p.gather(-1, windows[:, 1:, None]).squeeze(-1)
+    assert (got - want).abs().max() < 1e-5
+    assert next_token_losses(model.to("meta"), windows.to("meta")).device.type == "meta"
+
+
+def test_all_integers_that_are_ids_and_no_window_at_all():
+    model, windows = Table(), windows_of(3, 4)
+    assert torch.equal(next_token_losses(model, windows.int()), next_token_losses(model, windows))
+    assert next_token_losses(model, windows[:0]).shape == (0, 3)
+
+
+def test_the_model_is_used_as_it_is():
+    model = nn.Sequential(Table(), nn.Dropout(0.5))
+    windows = windows_of(3, 9)
+    assert not torch.equal(next_token_losses(model, windows), next_token_losses(model, windows))
+    assert model.training
+    model.eval()
+    assert torch.equal(next_token_losses(model, windows), next_token_losses(model, windows))
+
+
+def test_perplexity_of_a_uniform_guess_is_the_vocabulary():
+    for size in (2, 7, 4096):
+        windows = torch.randint(size, (3, 8))
+        losses = next_token_losses(lambda ids, size=size: torch.full((*ids.shape, size), 3.0), windows)
+        assert perplexity(losses) == pytest.approx(size, rel=1e-6)
+
+
+def test_perplexity_is_the_exponential_of_the_mean():
+    assert perplexity(torch.tensor([[math.log(2), math.log(8)], [0.0, math.log(16)]])) == pytest.approx(4.0)
+    assert isinstance(perplexity(torch.zeros(3)), float)
+    assert perplexity(torch.full((100_000,), 3.0).bfloat16()) == pytest.approx(math.exp(3), rel=1e-9)
+    assert math.isinf(perplexity(torch.tensor([1.0, math.inf])))
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (lambda: next_token_losses(Table(), windows_of(3, 1)), "windows has shape (3, 1); needed is (N, T)"),
+        (lambda: next_token_losses(Table(), windows_of(1, 5)[0]), "windows has shape (5,)"),
+        (lambda: next_token_losses(Table(), windows_of(2, 5)[None]), "windows has shape (1, 2, 5)"),
+        (lambda: next_token_losses(Table(), windows_of(2, 5).float()), "windows has dtype torch.float32"),
+        (lambda: next_token_losses(Table(), windows_of(2, 5).byte()), "windows has dtype torch.uint8"),
+        (lambda: next_token_losses(Table(), windows_of(2, 5), 0), "batch_size=0; it must be at least 1"),
+        (lambda: perplexity(torch.ones(0, 3)), "losses has shape (0, 3)"),
+    ],
+)
+def test_bad_input_names_itself(action, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        action()
