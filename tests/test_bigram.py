@@ -191,16 +191,6 @@ def test_counted_loss_of_half_types_is_float32():
     assert abs(loss - want) < 1e-5
 
 
-def test_counted_loss_of_the_table_itself_is_the_entropy_of_its_rows():
-    """The pairs that weight = 1 calls impossible were never seen: they cost nothing, and are not nan."""
-    counts = count_bigrams(STREAM, VOCABULARY)
-    pairs, seen = Counter(pairwise(STREAM.tolist())), Counter(STREAM[:-1].tolist())
-    entropy = -sum(n * math.log(n / seen[current]) for (current, _), n in pairs.items()) / (len(STREAM) - 1)
-    assert counted_loss(CountedBigram(counts, weight=1), counts)[0].item() == pytest.approx(entropy, rel=1e-6)
-    other = count_bigrams(STREAM.flip(0), VOCABULARY)
-    assert counted_loss(CountedBigram(counts, weight=1), other)[0].isposinf()  # impossible, and seen
-
-
 def test_the_network_learns_more_than_the_unigram():
     stream = torch.randint(VOCABULARY, (400,))
     stream[1::2] = (stream[::2] + 1) % VOCABULARY  # every other token is the one before it, plus 1
