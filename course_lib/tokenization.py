@@ -1,6 +1,7 @@
 """SentencePiece: train a vocabulary, encode, decode; and the course's own vocabularies."""
 
 import io
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,18 +32,33 @@ RECIPES = {
 }
 
 
+def _check_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"text={text!r} is a {type(text).__name__}; one string is needed")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"text has a lone surrogate, half a character, at {error.start}") from None
+
+
 class Tokenizer:
     """A trained SentencePiece model: text to ids and back.
 
     `decode(encode(text))` is `text` in Unicode's normal form NFKC: spaces and line breaks survive, and a character
-    without a piece of its own is spelled in bytes, so that <unk> never appears. The special tokens of SPECIAL have the
-    same ids in every vocabulary; their names inside a text are ordinary text. Source: Kudo and Richardson 2018,
+    without a piece of its own is spelled in bytes, so that <unk> never appears. Only "▁", SentencePiece's own mark for
+    a space, comes back as a space. The special tokens of SPECIAL have the same ids in every vocabulary; their names
+    inside a text are ordinary text. Raises ValueError for bytes that are not a model. Source: Kudo and Richardson 2018,
     "SentencePiece".
     """
 
     def __init__(self, model: bytes) -> None:
+        if not isinstance(model, bytes) or not model:  # of nothing SentencePiece makes a tokenizer without pieces
+            raise ValueError(f"model={model!r}; needed are the bytes of a SentencePiece model")
         self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        try:
+            self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError(f"model: its {len(model):,} bytes are not a SentencePiece model: {error}") from None
 
     @property
     def vocab_size(self) -> int:
@@ -50,14 +66,22 @@ class Tokenizer:
         return self._processor.get_piece_size()
 
     def encode(self, text: str, *, start: bool = False, end: bool = False) -> list[int]:
-        """Ids of `text`, between <s> and </s> where asked for. Raises ValueError where `text` is not a string."""
-        if not isinstance(text, str):
-            raise ValueError(f"text={text!r} is a {type(text).__name__}; one string is needed")
+        """Ids of `text`, between <s> and </s> where asked for.
+
+        Raises ValueError where `text` is not a string, or has half a character (a lone surrogate).
+        """
+        _check_text(text)
         return [START] * start + self._processor.encode(text) + [END] * end
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of `ids`, special tokens left out. Raises ValueError for an id outside the vocabulary."""
-        ids = [int(i) for i in ids]
+        """The text of `ids`, special tokens left out.
+
+        Raises ValueError for an id outside the vocabulary, or what is not a sequence of integers.
+        """
+        try:
+            ids = [operator.index(i) for i in ids]
+        except TypeError as error:
+            raise ValueError(f"ids={ids!r}; needed is a sequence of integers: {error}") from None
         if wrong := [i for i in ids if not 0 <= i < self.vocab_size]:
             raise ValueError(f"ids has {wrong[:3]}; allowed is 0 to {self.vocab_size - 1}")
         return self._processor.decode([i for i in ids if i >= len(SPECIAL)])
@@ -67,8 +91,10 @@ class Tokenizer:
         return [self.piece(i) for i in self.encode(text)]
 
     def piece(self, index: int) -> str:
-        """The piece with the id `index`."""
-        return self._processor.id_to_piece(int(index))
+        """The piece with the id `index`. Raises ValueError for an id outside the vocabulary."""
+        if not 0 <= index < self.vocab_size:
+            raise ValueError(f"index={index}; allowed is 0 to {self.vocab_size - 1}")
+        return self._processor.id_to_piece(operator.index(index))
 
     def save(self, path: Path) -> Path:
         """Write the model, whole or not at all, in SentencePiece's own format."""
@@ -91,12 +117,18 @@ def train(
     text, so that a first word is the same piece as a later one; it has no use where words are not spaced.
     `model_type` is "unigram" (Kudo 2018) or "bpe" (Sennrich, Haddow and Birch 2016). Other than SentencePiece's
     defaults, spaces are kept, runs of them may be a piece (indented code), each digit and the line break stand alone,
-    and bytes spell what the alphabet lacks. Raises ValueError for another type, for no text at all, and for a size that
-    these texts cannot fill.
+    and bytes spell what the alphabet lacks. Raises ValueError for another type, a coverage outside 0.98..1, no text at
+    all, one string in place of several, and for a size that these texts cannot fill.
     """
     if model_type not in ("unigram", "bpe"):
         raise ValueError(f"model_type={model_type!r}; allowed are 'unigram' and 'bpe'")
-    listed = [text for text in texts if text]
+    if not 0.98 <= coverage <= 1:
+        raise ValueError(f"coverage={coverage}; allowed is 0.98 to 1")
+    if isinstance(texts, str):
+        raise ValueError("texts is one string; needed are several, such as a list: each character would be a text")
+    listed = [text for text in texts if text != ""]
+    for text in listed:
+        _check_text(text)
     if not listed:
         raise ValueError("texts is empty; at least one text with a character is needed")
     model = io.BytesIO()
@@ -119,11 +151,12 @@ def train(
             unk_id=UNK,
             bos_id=START,
             eos_id=END,
-            max_sentence_length=max(len(text.encode()) for text in listed) + 1,  # longer ones are skipped, quietly
+            # Longer ones are skipped, quietly; less than 10 it refuses.
+            max_sentence_length=max(10, *(len(text.encode()) + 1 for text in listed)),
             num_threads=1,
             minloglevel=2,
         )
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"vocab_size={vocab_size} does not fit the texts; SentencePiece says: {error}") from None
     return Tokenizer(model.getvalue())
 

@@ -94,6 +94,20 @@ def test_long_texts_are_not_skipped():
     assert tokenization.train([text], 500).pieces("the world")[0] == "▁the"
 
 
+def test_short_words_are_enough():
+    """The example of Sennrich et al. 2016: SentencePiece refuses a longest text below 10 bytes."""
+    words = ["low"] * 5 + ["lower"] * 2 + ["newest"] * 6 + ["widest"] * 3
+    tokenizer = tokenization.train(words, 280, model_type="bpe", add_dummy_prefix=False)
+    assert "est" in tokenizer.pieces("newest") + tokenizer.pieces("lowest")
+
+
+def test_what_changes_on_the_way():
+    """The only mark that SentencePiece keeps for itself; even the end of a C string survives."""
+    tokenizer = SHIPPED["english-4k"]
+    assert tokenizer.decode(tokenizer.encode("a▁b")) == "a b"
+    assert tokenizer.decode(tokenizer.encode("a\0b")) == "a\0b"
+
+
 def test_train_save_and_bpe(tmp_path):
     texts = corpora.sentence_pairs("test")["en"][:500]
     tokenizer = tokenization.train(texts, 500, model_type="bpe")
@@ -117,6 +131,20 @@ def test_train_save_and_bpe(tmp_path):
         (lambda: SHIPPED["english-4k"].encode(["a", "b"]), r"text=\['a', 'b'\] is a list"),
         (lambda: SHIPPED["english-4k"].decode([5, 4000]), r"ids has \[4000\]; allowed is 0 to 3999"),
         (lambda: SHIPPED["english-4k"].decode([-1]), r"ids has \[-1\]"),
+        (lambda: SHIPPED["english-4k"].decode("56"), r"ids='56'; needed is a sequence of integers"),
+        (lambda: SHIPPED["english-4k"].decode([5.7]), r"ids=\[5.7\]; needed is a sequence of integers"),
+        (lambda: SHIPPED["english-4k"].decode(5), "ids=5; needed is a sequence of integers"),
+        (lambda: SHIPPED["english-4k"].piece(-1), "index=-1; allowed is 0 to 3999"),
+        (lambda: SHIPPED["english-4k"].piece(4000), "index=4000; allowed is 0 to 3999"),
+        (lambda: SHIPPED["english-4k"].encode("ab\ud800"), "text has a lone surrogate, half a character, at 2"),
+        (lambda: Tokenizer(b""), "model=b''; needed are the bytes"),
+        (lambda: Tokenizer(b"garbage"), "model: its 7 bytes are not a SentencePiece model"),
+        (lambda: tokenization.train("a long text in one string", 300), "texts is one string"),
+        (lambda: tokenization.train(["a b", None], 300), "text=None is a NoneType"),
+        (lambda: tokenization.train(["a b", "\ud800"], 300), "text has a lone surrogate"),
+        (lambda: tokenization.train(["a b c"], 300, coverage=0.5), "coverage=0.5; allowed is 0.98 to 1"),
+        (lambda: tokenization.train(["a b c"], 300, coverage=1.5), "coverage=1.5; allowed is 0.98 to 1"),
+        (lambda: tokenization.train(["a b c"], 300.5), "vocab_size=300.5 does not fit"),
     ],
 )
 def test_bad_input(call, words):
