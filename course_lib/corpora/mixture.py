@@ -46,7 +46,8 @@ def _sheets(problems: Callable[..., "Dataset"], split: str, count: int, order: R
 def mixture(split: str = "train") -> "Dataset":
     """Code, dictionary entries, English and Japanese prose, arithmetic and logic. Columns kind (MIXTURE_KINDS), text.
 
-    Each kind has about 700 kB in train, 80 kB in validation and in test, so that none dominates. A document is a
+    Each kind has about 700 kB in train, 80 kB in validation and in test, so that none dominates; only the code of test
+    is all there is, 49 kB. A document is a
     module, an entry, a speech, a chapter, or a sheet of 50 problems of the levels 1 to 4; documents are shuffled, and
     their splits are those of the sets they come from. The last document of a kind is cut to fit. Raises ValueError for
     another split.

@@ -1,0 +1,95 @@
+"""The mixture: equal amounts, and the splits of its parts."""
+
+import hashlib
+from itertools import pairwise
+
+import pytest
+
+from course_lib import corpora
+from course_lib.corpora.documents import shared_shingles
+from course_lib.corpora.mixture import _shortened
+
+PARTS = {split: corpora.mixture(split) for split in corpora.SPLITS}
+PROSE = {"code": "python_code", "glosses": "glosses", "english": "speeches", "japanese": "neko"}
+
+
+def of_kind(split, kind):
+    """The mixture's documents of one kind."""
+    number = corpora.MIXTURE_KINDS.index(kind)
+    rows = PARTS[split]
+    return [text for k, text in zip(rows["kind"], rows["text"], strict=True) if k == number]
+
+
+@pytest.mark.parametrize("split", corpora.SPLITS)
+def test_kinds_have_equal_amounts(split):
+    assert PARTS[split].features["kind"].names == list(corpora.MIXTURE_KINDS)
+    size = 700_000 if split == "train" else 80_000
+    for kind in corpora.MIXTURE_KINDS:
+        bytes_ = sum(len(text.encode()) for text in of_kind(split, kind))
+        # The test split has no more code than 49 kB.
+        low = 0.6 if (split, kind) == ("test", "code") else 0.9
+        assert low * size < bytes_ < 1.1 * size, kind
+
+
+@pytest.mark.parametrize("split", corpora.SPLITS)
+@pytest.mark.parametrize("kind", PROSE)
+def test_documents_keep_the_split_of_their_set(split, kind):
+    whole = getattr(corpora, PROSE[kind])(split)["text"][:]
+    found = of_kind(split, kind)
+    cut = [text for text in found if text not in set(whole)]
+    assert len(cut) <= 1
+    assert all(any(text in document for document in whole) for text in cut)
+    assert len(set(found)) == len(found)
+    if len(found) > 5:
+        assert found != whole[: len(found)]  # shuffled
+
+
+@pytest.mark.parametrize("split", corpora.SPLITS)
+@pytest.mark.parametrize("kind", ["arithmetic", "logic"])
+def test_sheets_are_problems_of_four_levels_of_the_same_split(split, kind):
+    sheets = [sheet.split("\n") for sheet in of_kind(split, kind)]
+    assert sorted({len(lines) for lines in sheets})[-1] == 50
+    assert sum(len(lines) < 50 for lines in sheets) <= 1
+    lines = [line for sheet in sheets for line in sheet]
+    count = len(lines) // 4
+    levels = [set(getattr(corpora, kind)(split, level=n, count=count)["text"]) for n in (1, 2, 3, 4)]
+    assert set(lines) == set.union(*levels)
+    assert len(set(lines)) == len(lines) == 4 * count
+    assert all(level & set(sheets[0]) for level in levels)  # shuffled
+
+
+@pytest.mark.parametrize("held_out", ["validation", "test"])
+def test_nothing_leaks_from_the_mixture_or_into_it(held_out):
+    train = set(PARTS["train"]["text"])
+    assert not train & set(PARTS[held_out]["text"])
+    for kind, name in PROSE.items():
+        assert shared_shingles(of_kind("train", kind), getattr(corpora, name)(held_out)["text"]) < 0.01
+    for kind in ("arithmetic", "logic"):
+        lines = {line for sheet in of_kind("train", kind) for line in sheet.split("\n")}
+        assert not lines & set(getattr(corpora, kind)(held_out, level=1, count=500)["text"])
+
+
+def test_kinds_are_shuffled():
+    kinds = PARTS["test"]["kind"][:]
+    changes = sum(a != b for a, b in pairwise(kinds))
+    assert changes > 100
+
+
+def test_the_mixture_never_changes_silently():
+    """Its vocabulary was trained on it, and so are recorded models."""
+    digest = hashlib.sha256("\0".join(PARTS["test"]["text"]).encode()).hexdigest()
+    assert digest[:16] == "99b2a1817c977c4c"
+
+
+def test_the_last_text_ends_at_a_sentence_or_line():
+    assert _shortened(["abcd", "One. Two. Three."], 15) == ["abcd", "One. Two."]
+    assert _shortened(["abcd", "one\ntwo\nthree"], 12) == ["abcd", "one\ntwo"]
+    assert _shortened(["猫。犬。鳥。"], 14) == ["猫。犬。"]  # 14 bytes: not in the middle of a character
+    assert _shortened(["abcdef"], 3) == []
+    assert _shortened(["abc", "def"], 3) == ["abc"]
+    assert _shortened(["abc", "def"], 6) == ["abc", "def"]
+
+
+def test_another_split_is_refused():
+    with pytest.raises(ValueError, match="split='dev'; allowed are"):
+        corpora.mixture("dev")
