@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from course_lib.corpora.documents import check_split
+from course_lib.corpora.problems import check_whole
 from course_lib.corpora.text import speeches
 from course_lib.init import seed_of
 
@@ -33,11 +35,14 @@ def cloze(split: str = "train", *, count: int = 1000, seed: int = 0) -> "Dataset
     sentence. The four words have the same length. On the list of the words of that length, sorted by how often
     the training speeches use them, they are neighbours, and the author's is equally often the rarest, the second, the
     third and the commonest: frequency and length give nothing away. None of the four stands elsewhere in the passage. A
-    guess is right in 25 % of the cases. Raises ValueError for another split, and for a `count` that the split cannot
-    give.
+    guess is right in 25 % of the cases. Raises ValueError for another split, a `count` that the split cannot give, or a
+    number that is not whole.
     """
     import datasets
 
+    check_split(split)
+    check_whole("count", count)
+    check_whole("seed", seed)
     counts = Counter(word for text in speeches("train")["text"] for word in _words(text))
     ranked: dict[int, list[tuple[int, str]]] = {}  # length -> (frequency, word), rarest first
     for word, n in counts.items():
@@ -50,7 +55,7 @@ def cloze(split: str = "train", *, count: int = 1000, seed: int = 0) -> "Dataset
     random_.shuffle(places)
     rows: list[dict[str, Any]] = []
     for text, i in places:
-        if len(rows) == count:
+        if len(rows) == count > 0:
             break
         sentence, before = text[i], " ".join(text[i - _CONTEXT : i])
         here = Counter(re.findall(r"[a-z]+", f"{before} {sentence}".lower()))
@@ -61,7 +66,7 @@ def cloze(split: str = "train", *, count: int = 1000, seed: int = 0) -> "Dataset
         peers = [pair for pair in ranked[len(answer)] if pair[1] == answer or not here[pair[1]]]
         lowest = bisect_left(peers, (counts[answer], answer)) - random_.randrange(4)
         options = [word for _, word in peers[max(lowest, 0) : lowest + 4]]
-        if lowest < 0 or len(options) < 4:
+        if len(options) < 4:
             continue
         random_.shuffle(options)
         gapped = re.sub(rf"(?<![\w'-]){answer}(?![\w'-])", GAP, sentence, count=1)

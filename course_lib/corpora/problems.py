@@ -30,13 +30,18 @@ def split_of(form: str) -> str:
     return {0: "test", 1: "validation"}.get(seed_of(form) % 10, "train")
 
 
+def check_whole(name: str, value: object) -> None:
+    """Raise ValueError, which calls the value `name`, unless it is a whole number: of Python or NumPy, and no bool."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}; it must be a whole number")
+
+
 def generator_of(kind: str, split: str, level: int, count: int, seed: int) -> Random:
     """The random numbers of one call, the same on every machine; raises ValueError for bad arguments."""
     if split not in ("train", "validation", "test"):
         raise ValueError(f"split={split!r}; allowed are 'train', 'validation' and 'test'")
     for name, value in (("level", level), ("count", count), ("seed", seed)):
-        if not isinstance(value, Integral) or isinstance(value, bool):
-            raise ValueError(f"{name}={value!r}; it must be a whole number")
+        check_whole(name, value)
     if not 1 <= level <= HARDEST:
         raise ValueError(f"level={level}; allowed is 1 to {HARDEST}")
     if count < 1:
