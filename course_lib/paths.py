@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -33,9 +34,15 @@ def sha256(path: Path) -> str:
 
 
 def checksums() -> dict[str, str]:
-    """Recorded SHA-256 of every file in `data/`, by its name there (from `data/SHA256SUMS`)."""
+    """Recorded SHA-256 of every file in `data/`, by its name there (from `data/SHA256SUMS`).
+
+    Raises ValueError where that list is damaged.
+    """
     lines = (shipped("data") / "SHA256SUMS").read_text("utf-8").splitlines()
-    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    found = [re.fullmatch(r"([0-9a-f]{64})  (\S+)", line) for line in lines]
+    if not all(found):
+        raise ValueError("data/SHA256SUMS is damaged: restore it with `git checkout -- data/SHA256SUMS`")
+    return {match[2]: match[1] for match in found if match}
 
 
 def verified(name: str) -> Path:
@@ -43,9 +50,10 @@ def verified(name: str) -> Path:
 
     Raises FileNotFoundError when it is missing, ValueError when its bytes are not those that were shipped.
     """
-    path, expected = shipped("data") / name, checksums().get(name)
-    if expected is None:
-        raise ValueError(f"name={name!r} is not listed in data/SHA256SUMS; listed are {sorted(checksums())}")
+    listed = checksums()
+    if name not in listed:
+        raise ValueError(f"name={name!r} is not listed in data/SHA256SUMS; listed are {sorted(listed)}")
+    path, expected = shipped("data") / name, listed[name]
     target = "weights" if name.startswith("weights/") else "data"
     repair = f"restore it with `git checkout -- data/{name}`, or make it again with `make {target}`"
     if not path.is_file():

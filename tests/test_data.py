@@ -32,6 +32,12 @@ def test_damaged_and_missing_files_say_so(tmp_path, monkeypatch):
         paths.verified("other.npz")
     with pytest.raises(ValueError, match="split='valid'"):
         corpora.fashion_mnist("valid")
+    with pytest.raises(ValueError, match="name=None is not listed"):
+        paths.verified(None)
+    sums = tmp_path / "data" / "SHA256SUMS"
+    sums.write_text(sums.read_text("utf-8")[:-90], "utf-8")  # cut within a line
+    with pytest.raises(ValueError, match=r"data/SHA256SUMS is damaged: restore it with `git checkout"):
+        corpora.capitals()
 
 
 def test_every_file_is_listed_and_named_in_the_sources():

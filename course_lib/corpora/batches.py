@@ -14,9 +14,11 @@ def shuffled_batches(tensors: tuple[Tensor, ...], batch_size: int, seed: int) ->
 
     It is a pure function of (seed, step) and of this process's rank, so that training can resume at any step.
     `batch_size` counts all processes together: each gets its equal share, and the result does not depend on how many
-    there are. A last, smaller batch of an epoch is left out. Raises ValueError for tensors of unequal length, a
-    batch_size outside 1..N, or one that the processes cannot share equally.
+    there are. A last, smaller batch of an epoch is left out. Raises ValueError for a tensor that is not in a tuple,
+    tensors of unequal length, a batch_size outside 1..N, or one that the processes cannot share equally.
     """
+    if isinstance(tensors, Tensor):  # its rows would be taken for the tensors, and its columns shuffled
+        raise ValueError(f"tensors is one tensor of shape {tuple(tensors.shape)}; needed is a tuple, such as (x,)")
     lengths = [len(t) for t in tensors]
     if len(set(lengths)) != 1:
         raise ValueError(f"tensors have lengths {lengths}; they must be equal, and there must be at least one")

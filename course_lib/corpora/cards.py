@@ -65,7 +65,7 @@ def card(name: str) -> str:
         return _shipped_card(name)
     if name in FULL:
         return _full_card(name)
-    raise ValueError(f"name={name!r}; there are cards for {', '.join([*SHIPPED, *FULL])}")
+    raise ValueError(f"name={name!r}; there are cards for {', '.join(dict.fromkeys([*SHIPPED, *FULL]))}")
 
 
 def _shipped_card(name: str) -> str:

@@ -6,6 +6,7 @@ import lzma
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
+from operator import index
 from typing import Any, TypeVar
 
 import torch
@@ -55,11 +56,14 @@ def token_windows(documents: Iterable[Sequence[int]], length: int, end: int) -> 
     Each document, a sequence of token ids, is followed by the id `end`; the last, shorter window is left out. Split by
     document first: windows of one document in two splits make a perplexity that is too good. For next-token prediction
     ask for T + 1 tokens: inputs are [:, :-1], targets [:, 1:]. Raises ValueError where the stream is shorter than
-    one window, or for a length below 1.
+    one window, for ids that are no integers (a text that was not encoded yet), or for a length below 1.
     """
     if length < 1:
         raise ValueError(f"length={length}; it must be 1 or more")
-    stream = [token for document in documents for token in (*document, end)]
+    try:
+        stream = [index(token) for document in documents for token in (*document, end)]
+    except TypeError as error:
+        raise ValueError(f"documents must be sequences of token ids, and end={end!r} an id: {error}") from None
     count = len(stream) // length
     if count == 0:
         raise ValueError(f"length={length}; the documents have {len(stream)} tokens, ends included: not one window")
@@ -76,8 +80,13 @@ def shared_shingles(train: Iterable[str], held_out: Iterable[str], n: int = 13) 
 
     Words are case-folded; a Chinese or Japanese character counts as one, as these languages write no spaces. Texts
     shorter than `n` words have none; without any the share is 0. The usual test for leaks between splits (Brown et al.
-    2020, "Language Models are Few-Shot Learners", appendix C).
+    2020, "Language Models are Few-Shot Learners", appendix C). Raises ValueError for n below 1, or one text instead of
+    several.
     """
+    if n < 1:
+        raise ValueError(f"n={n}; it must be 1 or more")
+    if isinstance(train, str) or isinstance(held_out, str):
+        raise ValueError("train and held_out must be several texts, such as a list; one of them is a single string")
 
     def runs(text: str) -> Iterable[tuple[str, ...]]:
         words = re.findall(r"[\u3040-\u30ff\u4e00-\u9fff]|[^\W\u3040-\u30ff\u4e00-\u9fff]+", text.casefold())

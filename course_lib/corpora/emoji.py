@@ -1,6 +1,7 @@
 """Emoji: colour pictures in ten classes, as seven sets of drawings show them."""
 
 import io
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,8 +79,8 @@ def _rows(split: str, by: str, held_out: tuple[str, str] | None) -> list[dict]:
     if by == "base" and held_out is not None:
         raise ValueError(f"held_out={held_out!r} with by='base'; it belongs to by='vendor'")
     held_out = ("emojione", "twemoji") if held_out is None else held_out
-    if len(held_out) != 2 or held_out[0] == held_out[1] or not set(held_out) <= set(_HELD_OUT):
-        raise ValueError(f"held_out={held_out!r}; allowed are two different ones of {_HELD_OUT}")
+    if held_out not in permutations(_HELD_OUT, 2):
+        raise ValueError(f"held_out={held_out!r}; allowed is a tuple of two different ones of {_HELD_OUT}")
     rows = pq.read_table(verified("emoji10.parquet")).to_pylist()
     where = _split_by_base(rows) if by == "base" else dict(zip(held_out, _SPLITS[1:], strict=True))
     return [row for row in rows if where.get(row[by], "train") == split]

@@ -29,6 +29,7 @@ def test_batches_are_pure_and_cover_an_epoch():
         ((torch.ones(4), torch.ones(3)), 2, "lengths [4, 3]"),
         ((), 2, "lengths []"),
         ((torch.ones(4),), 5, "batch_size=5"),
+        (torch.ones(4, 3), 2, "tensors is one tensor of shape (4, 3); needed is a tuple"),
     ],
 )
 def test_bad_batches(tensors, size, words):

@@ -1,7 +1,10 @@
 """The cards: one for every set, and data/README.md is what the code writes."""
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -46,8 +49,16 @@ def test_one_card(capsys):
     assert printed == cards.card("capitals")
     assert "| all | 229 | - |" in printed
     assert "Licence: MIT. File: `data/capitals.csv`, 5 kB." in printed
-    with pytest.raises(SystemExit, match="error: name='moby'; there are cards for speeches"):
+    with pytest.raises(SystemExit, match="error: name='moby'; there are cards for speeches") as caught:
         command.main(["moby"])
+    assert str(caught.value).count("fashion_mnist") == 1
+
+
+def test_the_command_prints_japanese_whatever_the_terminal_speaks():
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-m", "course_lib.corpora", "neko"], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "吾輩は猫である" in done.stdout.decode("utf-8")
 
 
 def test_a_set_that_is_not_shipped_says_how_to_get_it():

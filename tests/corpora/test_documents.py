@@ -57,6 +57,14 @@ def test_bad_windows():
         corpora.token_windows([[1]], 0, 3)
 
 
+@pytest.mark.parametrize("documents", [["not encoded"], [1, 2, 3], [[1.5, 2]], [[None]]])
+def test_windows_of_what_is_no_id(documents):
+    with pytest.raises(ValueError, match="documents must be sequences of token ids"):
+        corpora.token_windows(documents, 1, 3)
+    with pytest.raises(ValueError, match=r"end=1\.5 an id"):
+        corpora.token_windows([[1, 2]], 1, 1.5)
+
+
 def test_fold():
     assert fold("Ｔｏｍ's “book” … ①!") == fold("toms BOOK 1") == "tomsbook1"
     assert fold("本を　読む。") == "本を読む"
@@ -69,6 +77,19 @@ def test_shared_shingles_by_hand():
     assert shared_shingles([one], ["a b"], n=3) == 0
     assert shared_shingles(["私は猫です"], ["彼は猫です"], n=3) == 2 / 3
     assert shared_shingles(["私は猫です"], ["彼は猫です"], n=13) == 0
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "n", "words"),
+    [
+        (["a b"], ["a b"], 0, "n=0; it must be 1 or more"),  # no run at all would be no leak
+        ("a b c", ["a b"], 2, "one of them is a single string"),
+        (["a b"], "a b c", 2, "one of them is a single string"),
+    ],
+)
+def test_a_leak_is_not_hidden_by_a_slip(train, held_out, n, words):
+    with pytest.raises(ValueError, match=words):
+        shared_shingles(train, held_out, n=n)
 
 
 def test_read_jsonl_checks_the_file(tmp_path, monkeypatch):

@@ -155,9 +155,10 @@ def test_vendors_can_be_chosen():
         ({"split": "valid"}, "split='valid'; allowed are"),
         ({"by": "class"}, "by='class'; allowed are"),
         ({"held_out": ("emojione", "twemoji")}, "with by='base'"),
-        ({"by": "vendor", "held_out": ("noto", "twemoji")}, "held_out=.*allowed are two different"),
-        ({"by": "vendor", "held_out": ("twemoji", "twemoji")}, "held_out=.*allowed are two different"),
-        ({"by": "vendor", "held_out": ("twemoji",)}, "held_out=.*allowed are two different"),
+        ({"by": "vendor", "held_out": ("noto", "twemoji")}, "held_out=.*allowed is a tuple of two different"),
+        ({"by": "vendor", "held_out": ("twemoji", "twemoji")}, "held_out=.*allowed is a tuple of two different"),
+        ({"by": "vendor", "held_out": 5}, "held_out=5; allowed is a tuple of two different"),
+        ({"by": "vendor", "held_out": ("twemoji",)}, "held_out=.*allowed is a tuple of two different"),
     ],
 )
 def test_bad_arguments(load, arguments, message):
