@@ -12,6 +12,13 @@ N_PAIRS = 60_000
 # Tatoeba's favourite names: at most this share of the sample each, or a model learns Tom instead of English.
 _NAMES, _NAME_SHARE = ("Tom", "Mary", "John", "Jane", "Boston"), 0.005
 
+# Read and left out: lewd or an insult to somebody, though no word of it is on the list of crude words.
+_UNFIT = {
+    74319, 74351, 75167, 75592, 75683, 76522, 76833, 121142, 124976, 182869, 224688, 235954, 401909, 401936, 426902,
+    784626, 890804, 1127694, 2618320, 4292011, 4292152,
+}  # fmt: skip
+_PRIVATE = re.compile(r"@|\d{3}[-—ー]\d{4}")  # an address or a telephone number may be somebody's
+
 
 def sample_pairs(rows: list[tuple[int, str, str]], count: int) -> list[dict]:
     """`count` pairs in the order of their ids: short, decent, no sentence twice in either language."""
@@ -28,6 +35,8 @@ def sample_pairs(rows: list[tuple[int, str, str]], count: int) -> list[dict]:
             or "" in folded
             or not folded.isdisjoint(seen)
             or crude(f"{ja} {en}")
+            or _PRIVATE.search(f"{ja} {en}")
+            or number in _UNFIT
             or any(names[name] >= _NAME_SHARE * count for name in used)
         ):
             continue
