@@ -1,9 +1,11 @@
 """The files of data/: integrity, origin, and the scripts that made them."""
 
 import gzip
+import os
 import re
 import shutil
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -114,3 +116,35 @@ def test_a_package_with_other_bytes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(packages.subprocess, "run", lambda *_, **__: (tmp_path / "x-1.tgz").write_bytes(b"other"))
     with pytest.raises(ValueError, match=r"x-1\.tgz has SHA-256 [0-9a-f]{64}, not the expected 0000"):
         packages.npm("x", "1", "0" * 64, tmp_path, "a")
+
+
+def test_what_a_killed_writer_left_is_removed_after_an_hour_and_not_before(tmp_path):
+    """A neighbour that is writing right now keeps its file."""
+    left = {age: tmp_path / f".x.{age}-0.partial" for age in (5, 3000, 4000)}
+    for age, path in left.items():
+        path.write_text("half")
+        os.utime(path, (time.time() - age,) * 2)
+    (tmp_path / ".y.1-0.partial").write_text("another file's")
+    os.utime(tmp_path / ".y.1-0.partial", (0, 0))
+    with paths.whole_or_nothing(tmp_path / "x") as temporary:
+        temporary.write_text("whole")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".x.3000-0.partial", ".x.5-0.partial", ".y.1-0.partial", "x"]
+
+
+def test_the_copy_in_a_wheel_comes_before_a_neighbour_of_the_same_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "_PACKAGE", tmp_path / "course_lib")
+    (tmp_path / "data").mkdir()
+    assert paths.shipped("data") == tmp_path / "data"
+    inside = tmp_path / "course_lib" / "_bundled" / "data"
+    inside.mkdir(parents=True)
+    assert paths.shipped("data") == inside
+    with pytest.raises(FileNotFoundError, match="the course's folder 'images' is neither at"):
+        paths.shipped("images")
+
+
+@pytest.mark.parametrize(("name", "target"), [("weights/a.safetensors", "make weights"), ("b.csv", "make data")])
+def test_the_advice_names_the_command_that_makes_the_file(tmp_path, monkeypatch, name, target):
+    monkeypatch.setattr(paths, "shipped", lambda _: tmp_path)
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n", "utf-8")
+    with pytest.raises(FileNotFoundError, match=f"git checkout -- data/{name}`, or make it again with `{target}`"):
+        paths.verified(name)
