@@ -66,7 +66,10 @@ def glosses(split: str = "train") -> "Dataset":
 
 
 def capitals() -> "Dataset":
-    """Countries and their capitals, columns country and capital; no name contains the other. It has no splits."""
+    """Countries, territories too, and their capitals: columns country and capital. It has no splits.
+
+    No name contains the other, no capital comes twice, and none is contested.
+    """
     import datasets
 
     with open(verified("capitals.csv"), encoding="utf-8", newline="") as file:

@@ -47,8 +47,8 @@ def test_one_card(capsys):
     command.main(["capitals"])
     printed = capsys.readouterr().out
     assert printed == cards.card("capitals")
-    assert "| all | 229 | - |" in printed
-    assert "Licence: MIT. File: `data/capitals.csv`, 5 kB." in printed
+    assert "| all | 221 | - |" in printed
+    assert "Licence: MIT. File: `data/capitals.csv`, 4 kB." in printed
     with pytest.raises(SystemExit, match="error: name='moby'; there are cards for speeches") as caught:
         command.main(["moby"])
     assert str(caught.value).count("fashion_mnist") == 1
