@@ -9,6 +9,10 @@ from builders.packages import debian
 from course_lib.corpora.documents import fold, shared_shingles
 
 SIZE = 1_000_000  # characters, which are bytes here: both parts are ASCII
+_SLUR = re.compile(  # WordNet says itself which terms are slurs
+    r"(?:offensive|disparaging)\W+(?:\w+\W+){0,2}(?:term|slang)|sometimes offensive|ethnic slur|masturbat|\banus\b"
+    r"|incest|bed-hop|ball-buster"
+)
 _GENERATED = {"test", "pydoc_data", "lib2to3", "idlelib", "encodings"}  # tests and tables, not code that one would read
 
 
@@ -66,6 +70,10 @@ def entries(data: Path, kind: str) -> Iterator[dict]:
         yield {"name": f"{word} ({kind})", "text": f"{word} ({kind}): {clean(gloss)}"}
 
 
+def _improper(text: str) -> bool:
+    return crude(text) or bool(_SLUR.search(text))
+
+
 def glosses(folder: Path) -> list[Path]:
     """Dictionary entries of WordNet 3.0, one document each, no word and no gloss twice."""
     root = (
@@ -77,7 +85,7 @@ def glosses(folder: Path) -> list[Path]:
     for kind in ("noun", "verb", "adj", "adv"):
         for row in entries(root / f"data.{kind}", kind):
             word, gloss = row["name"].rsplit(" (", 1)[0].casefold(), fold(row["text"].split(": ", 1)[1])
-            if word not in rows and gloss not in seen and len(row["text"]) > 30 and not crude(row["text"]):
+            if word not in rows and gloss not in seen and len(row["text"]) > 30 and not _improper(row["text"]):
                 rows[word] = row
                 seen.add(gloss)
     return [write_jsonl("mixture/glosses.jsonl.xz", sample(list(rows.values()), SIZE))]
