@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from course_lib.models.bigram import BigramConfig, BigramNetwork, CountedBigram, count_bigrams, counted_loss
+from course_lib.models.bigram import (
+    BigramConfig,
+    BigramNetwork,
+    CountedBigram,
+    KneserNeyBigram,
+    count_bigrams,
+    counted_loss,
+)
 from tests.conftest import randomise
 
 VOCABULARY = 6
@@ -244,3 +251,33 @@ COUNTS = torch.ones(3, 3)
 def test_bad_input_names_itself(action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action()
+
+
+def test_kneser_ney_by_hand():
+    """a b a b a c b a d: against the formula written out with plain numbers."""
+    stream = torch.tensor([0, 1, 0, 1, 0, 2, 1, 0, 3])
+    pairs = Counter(pairwise(stream.tolist()))
+    once, twice = (sum(n == k for n in pairs.values()) for k in (1, 2))
+    discount = once / (once + 2 * twice)
+    before = [1 + len({a for a, b in pairs if b == token}) for token in range(5)]
+    got = KneserNeyBigram(count_bigrams(stream, 5))(torch.arange(5)).exp()
+    for a in range(5):
+        seen = sum(n for (x, _), n in pairs.items() if x == a)
+        followers = sum(x == a for x, _ in pairs)
+        for b in range(5):
+            rest = before[b] / sum(before)
+            want = rest if seen == 0 else max(pairs[a, b] - discount, 0) / seen + discount * followers / seen * rest
+            assert got[a, b].item() == pytest.approx(want, rel=1e-5), (a, b)
+    assert torch.allclose(got.sum(1), torch.ones(5))
+
+
+def test_kneser_ney_asks_what_a_token_follows():
+    """Token 2 comes ten times, always after 1; token 3 five times, each after another token."""
+    stream = torch.tensor([1, 2] * 10 + [4, 3, 5, 3, 6, 3, 7, 3, 8, 3, 4, 9])
+    counts = count_bigrams(stream, 10)
+    unseen = torch.tensor([0])  # a row without counts
+    kneser_ney, plain = KneserNeyBigram(counts)(unseen)[0], CountedBigram(counts)(unseen)[0]
+    assert kneser_ney[3] > kneser_ney[2]
+    assert plain[3] < plain[2]
+    with pytest.raises(ValueError, match="no pair that was seen once"):
+        KneserNeyBigram(torch.full((3, 3), 2.0))

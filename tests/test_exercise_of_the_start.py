@@ -29,6 +29,9 @@ WRONG = {
     "Take their mean": lambda logits, ids: F.cross_entropy(logits[:-1], ids[1:], reduction="sum"),
     "You divide by T": lambda logits, ids: F.cross_entropy(logits[:-1], ids[1:], reduction="sum") / len(ids),
     "has base 2": lambda logits, ids: ours(logits, ids) / torch.tensor(2.0).log(),
+    "of every row": lambda logits, ids: -logits.log_softmax(-1)[:-1][:, ids[1:]].mean(),
+    "has base 10": lambda logits, ids: ours(logits, ids) / torch.tensor(10.0).log(),
+    "; it should be 2": lambda logits, ids: ours(logits, ids) + 1,
     "runs over the positions": lambda logits, ids: -logits.log_softmax(0)[range(len(ids) - 1), ids[1:]].mean(),
     "without the logarithm": lambda logits, ids: -logits.softmax(-1)[range(len(ids) - 1), ids[1:]].mean(),
     "take the logits for log p": lambda logits, ids: -logits[range(len(ids) - 1), ids[1:]].mean(),
@@ -46,7 +49,7 @@ WRONG = {
 def test_the_solution_passes_and_scores_the_network():
     result = check.next_token_loss(SOLUTION, NETWORK, WINDOWS)
     assert result.ok is True, result
-    assert "On 60 held-out tokens" in result.message
+    assert "On 60 validation tokens" in result.message
     assert check.next_token_loss(ours, NETWORK, WINDOWS).message == result.message
 
 

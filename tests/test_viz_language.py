@@ -39,10 +39,11 @@ def test_pictures_show_the_view():
     left, right = plot_bigram_view(view).axes
     assert np.allclose([bar.get_height() for bar in left.patches], view.losses)
     assert [bar.get_x() + bar.get_width() / 2 for bar in left.patches] == pytest.approx(range(1, len(view.pieces)))
+    assert [line.get_ydata()[0] for line in left.lines] == pytest.approx([view.losses.mean(), np.log(4000)])
     assert [label.get_text() for label in left.get_xticklabels()] == view.pieces
     assert np.allclose(right.lines[0].get_ydata(), view.perplexities)
     assert right.lines[1].get_xdata()[0] == 0.5
-    bars = plot_token_losses(view.pieces, view.losses, "title").axes[0].patches
+    bars = plot_token_losses(view.pieces, view.losses, view.blind, "title").axes[0].patches
     assert np.allclose([bar.get_height() for bar in bars], view.losses)
 
 
@@ -63,4 +64,4 @@ def test_the_explorer_shows_what_is_computed_and_takes_any_text():
 
 def test_bad_numbers():
     with pytest.raises(ValueError, match=r"losses has shape \(3,\) for 3 pieces"):
-        plot_token_losses(["a", "b", "c"], [1, 2, 3], "")
+        plot_token_losses(["a", "b", "c"], [1, 2, 3], 8.0, "")

@@ -46,6 +46,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 160 else text[:160] + " …"
 
 
+def _named(rows: Any, column: str, value: Any) -> str:
+    """A value, and the name of its class where it is a label."""
+    names = getattr(rows.features[column], "names", None)
+    return f"{_short(value)} ({names[int(value)]})" if names else _short(value)
+
+
 def _thousands(number: int) -> str:
     return f"{number:,}" if number else "-"
 
@@ -83,8 +89,9 @@ def _shipped_card(name: str) -> str:
         lines += [f"13-word runs that are in train too: {', '.join(shares)}."]
     if name in FULL:
         lines += [f"`full=True` downloads all of it ({FULL[name].size})."]
-    first = next(iter(parts.values()))[0]
-    return "\n".join([*lines, "", *(f"- `{column}`: {_short(value)}" for column, value in first.items()), ""])
+    rows = next(iter(parts.values()))
+    sample = [f"- `{column}`: {_named(rows, column, value)}" for column, value in rows[0].items()]
+    return "\n".join([*lines, "", *sample, ""])
 
 
 def _full_card(name: str) -> str:
@@ -97,6 +104,11 @@ def readme() -> str:
     """All cards, as data/README.md has them."""
     head = (
         "# The data sets\n\nWritten by `make data` from `python -m course_lib.corpora`. Origins and licences in full: "
+        "[SOURCES.md](SOURCES.md).\n\n"
+        '    from course_lib import corpora\n\n    corpora.speeches("train")["text"][0]\n'
+        "    corpora.cifar10(full=True)  # a full-size set: downloaded once\n\n"
+        "Below, ⏎ is a line break. The share of held-out 13-word runs that are in train too tells whether splits leak; a\n"
+        "Japanese character counts as a word.\n\n"
     )
     names = dict.fromkeys([*SHIPPED, *FULL])
-    return head + "[SOURCES.md](SOURCES.md).\n\n" + "\n".join(map(card, names))
+    return head + "\n".join(map(card, names))

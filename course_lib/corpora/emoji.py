@@ -29,9 +29,9 @@ _EMOJI_MEAN, _EMOJI_STD = (
 
 
 def emoji(split: str = "train", by: str = "base", held_out: tuple[str, str] | None = None) -> "Dataset":
-    """Emoji drawings: columns image (32, 32, 3), RGB 0 to 255 on white, label, one of EMOJI_CLASSES, and text.
+    """Emoji drawings: columns image (32, 32, 3), RGB 0 to 255 on white, label, one of EMOJI_CLASSES, and names.
 
-    The text columns are vendor, one of EMOJI_VENDORS; base, the emoji that all vendors' drawings of it share; and its
+    The other columns are vendor, one of EMOJI_VENDORS; base, the emoji that all vendors' drawings of it share; and its
     names name_en, name_ja. A drawing that is another's mirrored or turned copy (arrows, left and right fist) shares the
     other's base, and pictures that look alike are in the data once.
 

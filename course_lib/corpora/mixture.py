@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 MIXTURE_KINDS = ("code", "glosses", "english", "japanese", "arithmetic", "logic")
 _SOURCES = {"code": python_code, "glosses": glosses, "english": speeches, "japanese": neko}
-_BYTES = {"train": 700_000, "validation": 80_000, "test": 80_000}  # of each kind, about, in UTF-8
+# UTF-8 bytes of each kind in train, a tenth in validation and test: about 180,000 tokens each in `mixture-4k`.
+_BYTES = {
+    "code": 460_000, "glosses": 460_000, "english": 560_000, "japanese": 700_000,
+    "arithmetic": 225_000, "logic": 520_000,
+}  # fmt: skip
 _LEVELS = (1, 2, 3, 4)
 _BYTES_A_PROBLEM = {"arithmetic": 20.5, "logic": 130}  # measured, on average over these levels
 _SHEET = 50  # problems in a document, a line each
@@ -46,23 +50,23 @@ def _sheets(problems: Callable[..., "Dataset"], split: str, count: int, order: R
 def mixture(split: str = "train") -> "Dataset":
     """Code, dictionary entries, English and Japanese prose, arithmetic and logic. Columns kind (MIXTURE_KINDS), text.
 
-    Each kind has about 700 kB in train, 80 kB in validation and in test, so that none dominates; only the code of test
-    is all there is, 49 kB. A document is a
-    module, an entry, a speech, a chapter, or a sheet of 50 problems of the levels 1 to 4; documents are shuffled, and
-    their splits are those of the sets they come from. The last document of a kind is cut to fit. Raises ValueError for
-    another split.
+    All kinds have about as many tokens of the vocabulary `mixture-4k`, 180,000 each in train and a tenth of that in
+    validation and in test: a loss and a router's load are means over tokens. A document is a module, an entry, a
+    speech, a chapter, or a sheet of 50 problems of the levels 1 to 4; documents are shuffled, and their splits are
+    those of the sets they come from. The last document of a kind is cut to fit. Raises ValueError for another split.
     """
     import datasets
 
     check_split(split)
+    share = 1.0 if split == "train" else 0.1
     order = Random(seed_of("mixture", split))
     texts: dict[str, list[str]] = {}
     for kind, source in _SOURCES.items():
         whole = list(source(split)["text"])
         order.shuffle(whole)
-        texts[kind] = _shortened(whole, _BYTES[split])
+        texts[kind] = _shortened(whole, int(share * _BYTES[kind]))
     for kind, problems in (("arithmetic", arithmetic), ("logic", logic)):
-        texts[kind] = _sheets(problems, split, int(_BYTES[split] / len(_LEVELS) / _BYTES_A_PROBLEM[kind]), order)
+        texts[kind] = _sheets(problems, split, int(share * _BYTES[kind] / len(_LEVELS) / _BYTES_A_PROBLEM[kind]), order)
     rows = [(MIXTURE_KINDS.index(kind), text) for kind in MIXTURE_KINDS for text in texts[kind]]
     order.shuffle(rows)
     features = datasets.Features(

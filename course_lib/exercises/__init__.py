@@ -116,6 +116,8 @@ def expect(
     for sentence, value in mistakes.items():
         if value.shape == got.shape and _close(got, value, tolerance, size):
             raise Wrong(sentence)
+    if want.ndim == 0:
+        raise Wrong(f"{what} is {got.item():.4g}; it should be {want.item():.4g}.")
     difference = (got - want).abs()
     at = tuple(int(i) for i in torch.unravel_index(difference.argmax(), difference.shape))
     raise Wrong(

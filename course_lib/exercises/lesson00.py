@@ -41,6 +41,12 @@ def next_token_loss(fn: Callable[[Tensor, Tensor], Any], model: nn.Module, windo
             -next_.mean() / torch.log(torch.tensor(2.0))
         ),
         "Your softmax runs over the positions. It runs over the vocabulary: the last axis.": -other_axis.mean(),
+        "You take the columns ids[1:] of every row. Row t goes with the one column ids[t + 1]: see the hint.": (
+            -log_p[:-1][:, ids[1:]].mean()
+        ),
+        "Your logarithm has base 10. Nats are asked for, the natural logarithm.": (
+            -next_.mean() / torch.log(torch.tensor(10.0))
+        ),
         "That is -mean(p), without the logarithm.": -next_.exp().mean(),
         "You take the logits for log p. First the log-softmax over the vocabulary.": -logits[
             range(TOKENS - 1), ids[1:]
@@ -61,8 +67,8 @@ def next_token_loss(fn: Callable[[Tensor, Tensor], Any], model: nn.Module, windo
         yours = torch.stack([torch.as_tensor(call(fn, model(window), window)) for window in windows]).mean()
     ours = next_token_losses(model, windows).mean()
     if not torch.allclose(yours, ours, rtol=1e-4):
-        raise Wrong(f"On the held-out speeches your loss gives {yours:.4f} nats, the library's {ours:.4f}.")
+        raise Wrong(f"On the validation speeches your loss gives {yours:.4f} nats, the library's {ours:.4f}.")
     return (
-        f"Right, in value and gradient. On {windows.numel():,} held-out tokens the trained network has {yours:.3f} "
+        f"Right, in value and gradient. On {windows.numel():,} validation tokens the trained network has {yours:.3f} "
         f"nats by your function (the library's: {ours:.3f}): perplexity {yours.exp():.1f}."
     )

@@ -65,10 +65,33 @@ class CountedBigram(nn.Module):
         self.register_buffer("trust", torch.where(seen > 0, trust, 0))  # a row without counts says nothing
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids (..., T) -> log p of each next token, (..., T, V): logits whose softmax is p; -inf where p is 0."""
+        """ids (..., T) -> log p of each next token, (..., T, V): logits that are their own log-softmax; -inf: p = 0."""
         _check_ids("ids", ids)
         trust = self.trust[ids].unsqueeze(-1)  # (..., T, 1)
         return torch.log(trust * self.row[ids] + (1 - trust) * self.frequency)
+
+
+class KneserNeyBigram(CountedBigram):
+    """A stronger smoothing of the same counts: interpolated Kneser-Ney with one discount D.
+
+    Each count gives up D, estimated as n1 / (n1 + 2 n2) from the numbers of pairs seen once and twice. What the row
+    gives up goes to tokens by the number of *different* tokens that they follow, not by how often they come: "States"
+    is frequent, but only after "United". counts (V, V) as above, at least one pair seen once.
+    Sources: Kneser and Ney 1995, "Improved backing-off for m-gram language modeling"; Chen and Goodman 1999, section 2.
+    """
+
+    def __init__(self, counts: Tensor) -> None:
+        super().__init__(counts)
+        once, twice = (counts == 1).sum(), (counts == 2).sum()
+        if once == 0:
+            raise ValueError("counts has no pair that was seen once; the discount cannot be estimated from it")
+        discount = once / (once + 2 * twice)
+        seen, followers = counts.sum(1), (counts > 0).sum(1)  # (V,), (V,)
+        kept = seen - discount * followers  # (V,): counts of a row that remain
+        before = (counts > 0).sum(0) + 1  # (V,): different tokens that each one follows; 1, so that none is impossible
+        self.row = (counts - discount).clamp(min=0) / torch.where(kept > 0, kept, 1).unsqueeze(1)
+        self.trust = torch.where(kept > 0, kept / seen.clamp(min=1), 0)
+        self.frequency = before / before.sum()
 
 
 @dataclass(frozen=True)

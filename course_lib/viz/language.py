@@ -22,6 +22,7 @@ class BigramView:
     """A text under a bigram: its tokens, the loss of each but the first, and perplexity on held-out text by weight."""
 
     pieces: list[str]
+    blind: float  # loss of a guess that calls all tokens equally likely, nats
     losses: np.ndarray  # (T - 1,) nats
     cut: int  # tokens of the text beyond the picture
     weight: float
@@ -34,7 +35,7 @@ class BigramView:
         cut = f" ({self.cut} more tokens are not shown)" if self.cut else ""
         return (
             f"Mean loss of your text {self.losses.mean():.2f} nats, perplexity {np.exp(self.losses.mean()):,.0f}{cut}. "
-            f"On the held-out speeches: perplexity {here:.0f} at weight {self.weight:.2f}."
+            f"On the validation speeches: perplexity {here:.0f} at weight {self.weight:.2f}."
         )
 
 
@@ -46,7 +47,7 @@ def bigram_view(table: CountedBigram, held_out: Tensor, tokenizer: Tokenizer, te
     """
     ids = tokenizer.encode(text)
     if len(ids) < 2:
-        raise ValueError(f"text={text!r} has {len(ids)} token; write at least two words")
+        raise ValueError(f"text={text!r} has {len(ids)} tokens; write at least two words")
     shown = torch.tensor(ids[:_MOST_TOKENS])
 
     def parts(stream: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,6 +64,7 @@ def bigram_view(table: CountedBigram, held_out: Tensor, tokenizer: Tokenizer, te
     of_text = parts(shown)
     return BigramView(
         pieces=[tokenizer.piece(i) for i in shown],
+        blind=float(np.log(tokenizer.vocab_size)),
         losses=loss(*of_text[:2], weight * (of_text[2] > 0)),
         cut=len(ids) - len(shown),
         weight=weight,
@@ -75,40 +77,45 @@ def plot_bigram_view(view: BigramView) -> Figure:
     """Left: a bar for each token's loss. Right: held-out perplexity over the weight."""
     figure, axes = new_figure(2, size=(10.0, 3.4), width_ratios=(2.6, 1))
     left, right = axes[0]
-    _draw_losses(left, view.pieces, view.losses)
-    left.set_title("What the text costs, token by token")
+    _draw_losses(left, view.pieces, view.losses, view.blind)
+    left.set_title(f"What each token costs, with weight {view.weight:.2f}")
     right.plot(WEIGHTS, view.perplexities, color=OKABE_ITO[0])
     height = view.perplexities[np.abs(WEIGHTS - view.weight).argmin()]
     right.plot(view.weight, height, "o", color=OKABE_ITO[1])
     right.axhline(view.witten_bell, color=GREY, linestyle=":", lw=1)
     right.annotate("a weight for each token", (0.02, view.witten_bell), xycoords=("axes fraction", "data"), color=GREY,
                    fontsize="x-small", va="top")  # fmt: skip
-    right.set(title="Held-out speeches", xlabel="weight of the row", ylabel="perplexity", yscale="log")
+    right.set(title="Validation speeches", xlabel="weight of the row", ylabel="perplexity", yscale="log")
     right.set_yticks([100, 150, 200, 300, 500], labels=["100", "150", "200", "300", "500"])
     right.minorticks_off()
     return figure
 
 
-def plot_token_losses(pieces: list[str], losses: ArrayLike, title: str) -> Figure:
-    """A bar for the loss of each token of a text: T pieces, and T - 1 losses in nats. ValueError for other numbers."""
+def plot_token_losses(pieces: list[str], losses: ArrayLike, blind: float, title: str) -> Figure:
+    """A bar for the loss of each token of a text: T pieces, and T - 1 losses in nats.
+
+    `blind` is the loss of a guess that calls all tokens equally likely: a line to compare with. Raises ValueError for
+    another number of losses.
+    """
     values = np.asarray(losses, float)
     if values.shape != (len(pieces) - 1,):
         raise ValueError(
             f"losses has shape {values.shape} for {len(pieces)} pieces; needed is one for each but the first"
         )
     figure, axes = new_figure(size=(10.0, 3.0))
-    _draw_losses(axes[0, 0], pieces, values)
+    _draw_losses(axes[0, 0], pieces, values, blind)
     axes[0, 0].set_title(title)
     return figure
 
 
-def _draw_losses(ax: Axes, pieces: list[str], losses: np.ndarray) -> None:
+def _draw_losses(ax: Axes, pieces: list[str], losses: np.ndarray, blind: float) -> None:
     """Bars, the pieces below them; the first piece has no bar, as nothing comes before it."""
     places = np.arange(len(pieces))
     ax.bar(places[1:], losses, color=OKABE_ITO[0], width=0.7)
-    ax.axhline(losses.mean(), color=GREY, linestyle=":", lw=1)
-    ax.annotate(f"mean\n{losses.mean():.2f}", (1.01, losses.mean()), xycoords=("axes fraction", "data"), color=GREY,
-                va="center", fontsize="x-small")  # fmt: skip
+    for height, name in ((losses.mean(), f"mean\n{losses.mean():.2f}"), (blind, f"blind\n{blind:.2f}")):
+        ax.axhline(height, color=GREY, linestyle=":", lw=1)
+        ax.annotate(name, (1.01, height), xycoords=("axes fraction", "data"), color=GREY, va="center",
+                    fontsize="x-small")  # fmt: skip
     shown = [piece.replace("\n", "⏎").replace("$", r"\$") for piece in pieces]
     ax.set_xticks(
         places, labels=shown, rotation=60 if len(pieces) > 8 else 0, ha="right" if len(pieces) > 8 else "center"

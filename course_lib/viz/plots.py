@@ -170,16 +170,18 @@ def heatmap(
 ) -> Figure:
     """A matrix as colours: weights from 0 on viridis, signed values around 0 on a diverging map.
 
-    `limit` fixes the end of the scale, so that pictures can be compared. Raises ValueError unless matrix has two axes.
+    `limit` fixes the end of the scale, so that pictures can be compared. `annotate` writes the values to two digits;
+    what would be 0.00 stays empty. Raises ValueError unless matrix has two axes.
     """
     values = np.asarray(matrix, float)
     if values.ndim != 2:
         raise ValueError(f"matrix has shape {values.shape}; two axes are needed")
     end = float(np.nanmax(np.abs(values))) if limit is None else limit
     figure, axes = new_figure(size=size)
+    numbers = np.where(np.abs(values) < 0.005, "", np.char.mod("%.2f", values))
     sns.heatmap(
         values, ax=axes[0, 0], cmap="RdBu_r" if signed else "viridis", vmin=-end if signed else 0, vmax=end,
-        xticklabels=xticks, yticklabels=yticks, annot=annotate, fmt=".2f",
+        xticklabels=xticks, yticklabels=yticks, annot=numbers if annotate else None, fmt="",
     )  # fmt: skip
     axes[0, 0].set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes[0, 0].tick_params(axis="y", rotation=0)
