@@ -107,8 +107,8 @@ def readme() -> str:
         "[SOURCES.md](SOURCES.md).\n\n"
         '    from course_lib import corpora\n\n    corpora.speeches("train")["text"][0]\n'
         "    corpora.cifar10(full=True)  # a full-size set: downloaded once\n\n"
-        "Below, ⏎ is a line break. The share of held-out 13-word runs that are in train too tells whether splits leak; a\n"
-        "Japanese character counts as a word.\n\n"
+        "Below, ⏎ is a line break. The share of held-out 13-word runs that are in train too tells whether splits\n"
+        "leak; a Japanese character counts as a word.\n\n"
     )
     names = dict.fromkeys([*SHIPPED, *FULL])
     return head + "\n".join(map(card, names))
