@@ -58,7 +58,7 @@ def python_code(split: str = "train") -> "Dataset":
 
 
 def glosses(split: str = "train") -> "Dataset":
-    """English: 10,685 entries of the dictionary WordNet 3.0. Columns name, text, such as "elm (noun): any of ...".
+    """English: 10,687 entries of the dictionary WordNet 3.0. Columns name, text, such as "elm (noun): any of ...".
 
     No word and no definition comes twice. Split by entry. Raises ValueError for another split.
     """
