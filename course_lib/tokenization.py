@@ -44,9 +44,10 @@ def _check_text(text: str) -> None:
 class Tokenizer:
     """A trained SentencePiece model: text to ids and back.
 
-    `decode(encode(text))` is `text` in Unicode's normal form NFKC: spaces and line breaks survive, and a character
-    without a piece of its own is spelled in bytes, so that <unk> never appears. Only "▁", SentencePiece's own mark for
-    a space, comes back as a space. The special tokens of SPECIAL have the same ids in every vocabulary; their names
+    `decode(encode(text))` is `text` in SentencePiece's NFKC: a table in the model, of another version of Unicode than
+    Python's, which does not sort several accents on a letter. Spaces and line breaks survive, a character without a
+    piece of its own is spelled in bytes, so that <unk> never appears, and "▁", SentencePiece's own mark for a space,
+    becomes a space. The special tokens of SPECIAL have the same ids in every vocabulary; their names
     inside a text are ordinary text. Raises ValueError for bytes that are not a model. Source: Kudo and Richardson 2018,
     "SentencePiece".
     """
@@ -96,8 +97,9 @@ class Tokenizer:
             raise ValueError(f"index={index}; allowed is 0 to {self.vocab_size - 1}")
         return self._processor.id_to_piece(operator.index(index))
 
-    def save(self, path: Path) -> Path:
-        """Write the model, whole or not at all, in SentencePiece's own format."""
+    def save(self, path: str | Path) -> Path:
+        """Write the model, whole or not at all, in SentencePiece's own format; return the path."""
+        path = Path(path)
         with whole_or_nothing(path) as temporary:
             temporary.write_bytes(self.model)
         return path

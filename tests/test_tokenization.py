@@ -102,8 +102,12 @@ def test_short_words_are_enough():
 
 
 def test_what_changes_on_the_way():
-    """The only mark that SentencePiece keeps for itself; even the end of a C string survives."""
+    """The mark that SentencePiece keeps for itself; its NFKC, which leaves accents in their order and knows characters
+    that Python 3.11 does not; even the end of a C string survives."""
     tokenizer = SHIPPED["english-4k"]
+    assert tokenizer.decode(tokenizer.encode("q\u0307\u0323")) == "q\u0307\u0323"
+    assert unicodedata.normalize("NFKC", "q\u0307\u0323") == "q\u0323\u0307"
+    assert tokenizer.decode(tokenizer.encode("\U0001ccd6")) == "A"  # new in Unicode 16
     assert tokenizer.decode(tokenizer.encode("a▁b")) == "a b"
     assert tokenizer.decode(tokenizer.encode("a\0b")) == "a\0b"
 
@@ -112,6 +116,7 @@ def test_train_save_and_bpe(tmp_path):
     texts = corpora.sentence_pairs("test")["en"][:500]
     tokenizer = tokenization.train(texts, 500, model_type="bpe")
     path = tokenizer.save(tmp_path / "deep" / "x.model")
+    assert tokenizer.save(str(tmp_path / "y.model")).read_bytes() == path.read_bytes()
     assert Tokenizer(path.read_bytes()).pieces(texts[0]) == tokenizer.pieces(texts[0])
     assert tokenization.train(texts, 500, model_type="bpe").model == tokenizer.model
     assert tokenization.train(texts, 500).model != tokenizer.model
