@@ -19,7 +19,7 @@ _RARE, _COMMON = 15, 2000  # how often a word stands in the training speeches to
 _ALIKE = 1.7  # an option is at most so many times as frequent as the answer, and the answer as it
 _NEAR = 5  # options are sought among so many words on either side of the answer in the order of their scores
 _PRIOR = 1.0  # weight of a word's own frequency in the smoothed bigrams, in occurrences
-_RANKS = list(product(range(4), repeat=2))  # of the answer among the options: by score, by frequency
+_RANKS = list(product(range(4), range(4)))  # of the answer among the options: by score, by frequency
 
 
 def _sentences(text: str) -> list[str]:
