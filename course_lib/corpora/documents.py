@@ -79,9 +79,9 @@ def shared_shingles(train: Iterable[str], held_out: Iterable[str], n: int = 13) 
     """Share of the held-out texts' runs of `n` words, counted with repetition, that are in the training texts too.
 
     Words are case-folded; a Chinese or Japanese character counts as one, as these languages write no spaces. Texts
-    shorter than `n` words have none; without any the share is 0. The usual test for leaks between splits (Brown et al.
-    2020, "Language Models are Few-Shot Learners", appendix C). Raises ValueError for n below 1, or one text instead of
-    several.
+    shorter than `n` words have none; without any the share is 0. A test for leaks between splits, after Brown et al.
+    2020, "Language Models are Few-Shot Learners", appendix C, who flag whole examples that share a run. Raises
+    ValueError for n below 1, or one text instead of several.
     """
     if n < 1:
         raise ValueError(f"n={n}; it must be 1 or more")

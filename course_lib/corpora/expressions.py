@@ -25,12 +25,15 @@ def arithmetic(split: str = "train", *, level: int = 1, count: int = 1000, seed:
     | 3     | 3         | 4       | the same                | 36 / (61 - 49) * 22 = 66 |
     | n     | n, to 10  | n + 1   | the same                |                          |
 
-    Every number lies in 0..99: those of the question, the answer, and each result on the way; so a higher level brings
-    longer expressions and nothing else. Division is exact, factors and divisors are at least 2, the answer is drawn
-    evenly from 0..99. Text is the question, a space and the answer.
+    Every number lies in 0..99: those of the question, the answer, and each result on the way. So a higher level brings
+    longer expressions, and with them other numbers and operators: of 1,000 questions the numbers are 34 on average at
+    level 1 and 30 at level 3, "*" and "/" are 24 % and 36 % of the operators. Division is exact, factors and divisors
+    are at least 2. Answers are drawn evenly from 0..99; only near the whole of level 1, where large ones run out, small
+    ones are commoner (13 % of all in train are below 10). Text is the question, a space and the answer.
 
     Splits hold 80 % (train), 10 % (validation) and 10 % (test) of all problems, and share none: the order of terms and
-    factors does not count, so 3 + 4 and 4 + 3, or 9 - 3 + 4 and 4 + (9 - 3), stand in the same split. The same
+    factors does not count, so 3 + 4 and 4 + 3, or 9 - 3 + 4 and 4 + (9 - 3), stand in the same split. The
+    inverse does: of the test problems of level 1, 89 % have one in train, such as 7 - 3 = 4 for 3 + 4 = 7. The same
     arguments give the same rows everywhere, no question twice. Level 1 has 8,624 questions in train, 1,084 in
     validation and 1,140 in test; level 2 has over 200 times as many. Raises ValueError for another
     split, a level outside 1..10, a count below 1 or beyond what the level has, or a number that is not whole.

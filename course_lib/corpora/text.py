@@ -21,7 +21,9 @@ def _dataset(rows: list[dict[str, Any]], split: str, key: str = "name") -> "Data
 def speeches(split: str = "train") -> "Dataset":
     """English: the 90 State of the Union addresses since 1934, one document each. Columns name, year, text.
 
-    Split by address: 72 train, 9 validation, 9 test (`documents.members`). Raises ValueError for another split.
+    Not all were spoken: some, such as those of 1945, 1946 and 1981, are written messages to Congress. A text is one
+    line: the source has no paragraphs. Split by address: 72 train, 9 validation, 9 test (`documents.members`). Raises
+    ValueError for another split.
     """
     return _dataset(read_jsonl("en_sotu.jsonl.xz"), split)
 
@@ -39,7 +41,10 @@ def sentence_pairs(split: str = "train") -> "Dataset":
     """60,000 everyday Japanese sentences with their English translation, from Tatoeba. Columns id, ja, en.
 
     No sentence comes twice, in either language, not even in another case or punctuation; so a pair is a group of its
-    own, and the split is by pair: 48,000 train, 6,000 validation, 6,000 test. Raises ValueError for another split.
+    own, and the split is by pair: 48,000 train, 6,000 validation, 6,000 test. But such sentences come in families: of
+    the held-out pairs with five English words or more, 6 % differ from a training sentence in one English word, 0.6 %
+    in at most two Japanese characters as well. So validation and test are a little easier than new text. Raises
+    ValueError for another split.
     """
     return _dataset(read_jsonl("tatoeba_ja_en.jsonl.xz"), split, key="id")
 

@@ -83,6 +83,28 @@ def test_brackets_signs_and_answers_are_spread():
     assert not re.search(r"\b[01] [*]|[*/] [01]\b", " ".join(rows["question"]))
 
 
+def test_what_grows_with_the_level():
+    """The docstring's numbers: longer, and of smaller numbers and more products and quotients."""
+    for level, mean, products in ((1, 34, 0.24), (3, 30, 0.36)):
+        text = " ".join(arithmetic(level=level)["question"])
+        numbers, signs = [int(n) for n in re.findall(r"\d+", text)], re.findall(r"[-+*/]", text)
+        assert sum(numbers) / len(numbers) == pytest.approx(mean, abs=0.5)
+        assert sum(s in "*/" for s in signs) / len(signs) == pytest.approx(products, abs=0.005)
+
+
+def test_near_the_end_of_level_1():
+    """Small answers are commoner, and most test problems have their inverse in train."""
+    train, test = arithmetic("train", count=8624), arithmetic("test", count=1140)
+    assert sum(int(a) < 10 for a in train["answer"]) / len(train) == pytest.approx(0.13, abs=0.005)
+    known, found = set(train["text"]), 0
+    for text in test["text"]:
+        a, sign, b, _, c = text.split()
+        back = {"+": f"{c} - {a} = {b}|{c} - {b} = {a}", "-": f"{c} + {b} = {a}|{b} + {c} = {a}"}
+        back |= {"*": f"{c} / {a} = {b}|{c} / {b} = {a}", "/": f"{c} * {b} = {a}|{b} * {c} = {a}"}
+        found += not known.isdisjoint(back[sign].split("|"))
+    assert found / len(test) == pytest.approx(0.89, abs=0.005)
+
+
 @pytest.mark.parametrize(("level", "seed"), [(1, 0), (1, 1), (2, 2)])
 def test_splits_share_no_problem_in_any_order(level, seed):
     """At level 1 these are nearly all problems there are: a commuted twin in another split would be found."""

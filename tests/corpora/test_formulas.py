@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import permutations, product
 from random import Random
 from string import ascii_lowercase
@@ -147,6 +147,33 @@ def test_a_bag_of_words_is_near_chance(level):
     guesses = logits(_counts(test["question"], words)).argmax(1).tolist()
     right = [formulas.ANSWERS[g] == a for g, a in zip(guesses, test["answer"], strict=True)]
     assert sum(right) / len(right) < 1 / 3 + 3 * (2 / 9 / len(right)) ** 0.5
+
+
+def _facts(question):
+    """The facts of the letters in the formula, in alphabetical order: which letter has which is forgotten."""
+    facts = dict(re.findall(r"([a-z]) is (\w+)\.", question))
+    return tuple(sorted(facts[letter] for letter in re.findall(r"\b[a-z]\b", question.split(". ")[-1])))
+
+
+def _by_heart(question):
+    """The formula alone, its letters renamed in the order in which they come."""
+    names = {}
+    return re.sub(r"\b[a-z]\b", lambda m: names.setdefault(m[0], f"x{len(names)}"), question.split(". ")[-1])
+
+
+@pytest.mark.parametrize(
+    ("key", "level", "share"),
+    [(_facts, 1, 0.50), (_facts, 2, 0.40), (_facts, 3, 0.40), (_by_heart, 1, 0.20), (_by_heart, 2, 0.33)],
+)
+def test_what_shortcuts_give(key, level, share):
+    """The commonest answer in train to what the shortcut looks at; within three standard errors of 600."""
+    train, test = logic("train", level=level, count=2000), logic("test", level=level, count=600)
+    answers = defaultdict(Counter)
+    for question, answer in zip(train["question"], train["answer"], strict=True):
+        answers[key(question)][answer] += 1
+    guesses = [max(answers[key(q)] or {"false": 1}, key=answers[key(q)].get) for q in test["question"]]
+    right = sum(guess == answer for guess, answer in zip(guesses, test["answer"], strict=True))
+    assert right / 600 == pytest.approx(share, abs=0.06)
 
 
 @pytest.mark.parametrize(("level", "seed"), [(1, 0), (1, 1), (2, 2)])

@@ -67,6 +67,19 @@ def test_sentences_of_three_splits_differ_and_names_do_not_dominate():
     assert sum(bool(re.search("[\u3040-\u30ff\u4e00-\u9fff]", row["ja"])) for row in rows) / len(rows) > 0.999
 
 
+def test_sentence_pairs_come_in_families():
+    """Of the held-out sentences of five words or more, 6 % are a training sentence but for one word."""
+    words = {s: [re.findall(r"[\w'-]+", t.casefold()) for t in corpora.sentence_pairs(s)["en"]] for s in corpora.SPLITS}
+
+    def gaps(sentence):
+        return {(i, *sentence[:i], *sentence[i + 1 :]) for i in range(len(sentence))}
+
+    known = set().union(*map(gaps, words["train"]))
+    for split in ("validation", "test"):
+        long = [sentence for sentence in words[split] if len(sentence) >= 5]
+        assert sum(not known.isdisjoint(gaps(s)) for s in long) / len(long) == pytest.approx(0.06, abs=0.005)
+
+
 def test_nobody_can_be_written_or_called():
     for split in corpora.SPLITS:
         for text in texts("sentence_pairs", split):
@@ -78,6 +91,9 @@ def test_speeches_are_whole_and_without_notes():
     assert (min(r["year"] for r in rows), max(r["year"] for r in rows)) == (1934, 2021)
     assert all(len(row["text"]) > 8_000 and row["name"].startswith(str(row["year"])) for row in rows)
     assert not any(re.search(r"\((applause|laughter)|\[(applause|laughter|p\.)", r["text"], re.I) for r in rows)
+    assert not any("\n" in r["text"] for r in rows)
+    written = {r["year"] for r in rows if r["text"].startswith("To the Congress")}
+    assert {1945, 1946, 1981} <= written
     (kennedy,) = [row for row in rows if row["name"] == "1962 John F Kennedy"]
     assert kennedy["text"].startswith("Mr. Vice President, my old colleague from Massachusetts")
 
