@@ -1,7 +1,7 @@
 """Run a case: first show that ours and the rivals compute the same, then time them."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from benchmarks.flops import matmul_peak, utilisation
 from benchmarks.timing import ratio, take_turns
 
 Row = dict[str, Any]
+AGAIN = "again: "
 
 
 class Disagreement(Exception):
@@ -42,21 +43,27 @@ def _relative_error(got: Tensor, want: Tensor) -> float:
 
 
 def race_rows(setting: Setting, race: Race, seconds: Mapping[str, list[float]]) -> list[Row]:
-    """One row for each pair of ours and a rival, from their seconds in each round.
+    """One row for each pair of ours and a rival, from their seconds in each round; before them the control.
 
-    seconds are medians over rounds, ratio is the median of the rounds' ratios and iqr its quartiles; flops may be None.
+    The control is each rival beside itself: what a ratio looks like where nothing differs. seconds are medians over
+    rounds, ratio is the median of the rounds' ratios and interval its 95 % interval; flops may be None.
     """
     rows = []
-    for name in race.ours:
-        for rival in race.rivals:
-            quotient = ratio(seconds[name], seconds[rival])
-            row: Row = {"setting": setting, "dtype": str(race.dtype).removeprefix("torch."), "name": name}
-            row |= {"rival": rival, "ratio": _short(quotient.median)}
-            row |= {"iqr": [_short(quotient.low), _short(quotient.high)], "flops": race.model_flops}
-            row |= {"seconds": _short(statistics.median(seconds[name]))}
-            row |= {"rival_seconds": _short(statistics.median(seconds[rival]))}
-            rows.append(row)
+    pairs = [(AGAIN + rival, rival) for rival in race.rivals]
+    pairs += [(name, rival) for name in race.ours for rival in race.rivals]
+    for name, rival in pairs:
+        quotient = ratio(seconds[name], seconds[rival])
+        row: Row = {"setting": setting, "dtype": str(race.dtype).removeprefix("torch."), "name": name}
+        row |= {"rival": rival, "ratio": _short(quotient.median)}
+        row |= {"interval": [_short(quotient.low), _short(quotient.high)], "flops": race.model_flops}
+        row |= {"seconds": _short(statistics.median(seconds[name]))}
+        row |= {"rival_seconds": _short(statistics.median(seconds[rival]))}
+        rows.append(row)
     return rows
+
+
+def _runs(race: Race) -> dict[str, Callable[[], object]]:
+    return {**race.ours, **race.rivals, **{AGAIN + name: run for name, run in race.rivals.items()}}
 
 
 def with_mfu(row: Row, peak: float) -> Row:
@@ -74,14 +81,14 @@ def _short(number: float) -> float:
 def measure(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
     """All races of `case`: its name and question, the rows, and the matmul peaks of the dtypes used, in GFLOP/s.
 
-    Raises Disagreement before anything of a race is timed, and ValueError for fewer than 3 repeats.
+    Raises Disagreement before anything of a race is timed, and ValueError, at its end, for fewer than 6 repeats.
     """
     rows: list[Row] = []
     peaks: dict[str, float] = {}
     for setting in case.settings:
         race = case.race(setting, device)
         check_agreement(race)
-        new = race_rows(setting, race, take_turns({**race.ours, **race.rivals}, repeats, device))
+        new = race_rows(setting, race, take_turns(_runs(race), repeats, device))
         dtype = new[0]["dtype"]
         if dtype not in peaks or race.model_flops is not None:  # again each time: a neighbour may have halved the last
             peaks[dtype] = max(peaks.get(dtype, 0.0), matmul_peak(device, race.dtype))

@@ -12,7 +12,7 @@ import torch
 
 from course_lib.experiments import record as records
 
-HEADER = ("setting", "ours", "rival", "ours / rival", "middle half", "ours, ms", "rival, ms")
+HEADER = ("setting", "ours", "rival", "ours / rival", "95 % interval", "ours, ms", "rival, ms")
 MFU_HEADER = ("MFU ours", "MFU rival")
 
 
@@ -46,7 +46,7 @@ def table(record: dict[str, Any]) -> str:
     with_mfu = any(row["mfu"] is not None for row in record["rows"])
     cells = [HEADER + MFU_HEADER * with_mfu]
     for row in record["rows"]:
-        low, high = row["iqr"]
+        low, high = row["interval"]
         line = [_label(row["setting"]), row["name"], row["rival"], f"{row['ratio']:.2f}", f"{low:.2f}–{high:.2f}"]
         line += [f"{1000 * row[name]:.3g}" for name in ("seconds", "rival_seconds")]
         if with_mfu:
@@ -55,7 +55,7 @@ def table(record: dict[str, Any]) -> str:
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(c, widths, strict=True)) + " |" for c in cells]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    about = f"ours / rival: below 1 ours is faster; median of {record['repeats']} rounds, and the middle half of them."
+    about = f"ours / rival: below 1 ours is faster; median of {record['repeats']} rounds and its 95 % interval."
     return "\n".join(
         [f"{record['case']}: {record['question']}", hardware_line(record), about, "", lines[0], rule, *lines[1:]]
     )

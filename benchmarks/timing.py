@@ -1,5 +1,6 @@
 """Timing side by side: the runs take turns, so that a drift of the machine hits all of them alike."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +10,12 @@ from typing import NamedTuple
 import torch
 
 Clock = Callable[[], float]
-MIN_REPEATS = 3
+MIN_REPEATS = 6  # with fewer rounds no interval of their median has 95 %
 MIN_SECONDS = 0.02  # a shorter measurement would be made of interrupts and of the clock's own cost
 
 
 class Ratio(NamedTuple):
-    """Median of the ratio over rounds, and its quartiles."""
+    """Median of the ratio over rounds, and the ends of its 95 % interval."""
 
     median: float
     low: float
@@ -34,10 +35,7 @@ def take_turns(
 
     Each run is warmed up first, and repeated within its turn until the turn lasts 20 ms. A round gives every run one
     turn; the next round begins one run later, so that none always follows the same one or always comes first.
-    Raises ValueError for fewer than 3 repeats, of which no interval could be given.
     """
-    if repeats < MIN_REPEATS:
-        raise ValueError(f"repeats={repeats}; it must be at least {MIN_REPEATS}")
 
     def turn(name: str, calls: int) -> float:
         synchronise(device)
@@ -68,10 +66,27 @@ def _calls_for(turn: Callable[[int], float]) -> int:
 def ratio(ours: Sequence[float], rival: Sequence[float]) -> Ratio:
     """ours / rival round by round: below 1, ours is faster.
 
+    The interval is of the median, from the order of the ratios alone.
     The two numbers of a round were taken within a moment of each other; the ratio of two medians would mix moments.
-    Raises ValueError when the lengths differ.
+    Raises ValueError when the lengths differ, or for fewer than 6 rounds.
     """
     if len(ours) != len(rival):
         raise ValueError(f"ours has {len(ours)} rounds, rival {len(rival)}; they must be the same rounds")
-    low, median, high = statistics.quantiles((a / b for a, b in zip(ours, rival, strict=True)), method="inclusive")
-    return Ratio(median, low, high)
+    if len(ours) < MIN_REPEATS:
+        raise ValueError(f"ours has {len(ours)} rounds; an interval needs at least {MIN_REPEATS}")
+    ratios = sorted(a / b for a, b in zip(ours, rival, strict=True))
+    outside = _outside(len(ratios))
+    return Ratio(statistics.median(ratios), ratios[outside], ratios[-1 - outside])
+
+
+def _outside(rounds: int) -> int:
+    """How many of the sorted values may lie outside on each side, for the rest to hold the median with 95 %.
+
+    The true median is above the k-th value unless fewer than k of the rounds fell below it, as likely as heads in so
+    many throws of a coin (the sign test's interval: no distribution is assumed).
+    """
+    tail, k = 0.5**rounds, 0
+    while tail <= 0.025:
+        k += 1
+        tail += math.comb(rounds, k) * 0.5**rounds
+    return max(k - 1, 0)

@@ -15,7 +15,8 @@ def seed_of(*parts: object) -> int:
 
     Integers of NumPy and torch count as Python's. Raises ValueError for anything else, such as a float.
     """
-    digest = hashlib.sha256(repr(tuple(map(_plain, parts))).encode()).digest()
+    # ascii(), not repr(): which characters repr() escapes depends on the Unicode version of Python.
+    digest = hashlib.sha256(ascii(tuple(map(_plain, parts))).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 

@@ -113,7 +113,7 @@ def train(
     add_dummy_prefix: bool = True,
     model_type: str = "unigram",
 ) -> Tokenizer:
-    """Train a vocabulary of `vocab_size` pieces on `texts`; the same texts give the same bytes.
+    """Train a vocabulary of `vocab_size` pieces on `texts`; equal texts give equal bytes (by one SentencePiece).
 
     `coverage` is the share of all characters that get a piece of their own. `add_dummy_prefix` puts a space before the
     text, so that a first word is the same piece as a later one; it has no use where words are not spaced.

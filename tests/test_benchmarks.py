@@ -29,7 +29,7 @@ ROW_FIELDS = {
     "name",
     "rival",
     "ratio",
-    "iqr",
+    "interval",
     "flops",
     "seconds",
     "mfu",
@@ -100,12 +100,18 @@ def test_the_device_is_waited_for_before_the_clock_is_read(monkeypatch):
 
 
 def test_ratio_is_made_round_by_round():
-    assert ratio([1, 2, 30, 4, 5], [1, 1, 10, 1, 1]) == (3, 2, 4)
-    assert ratio([1.0, 1.0, 4.0], [2.0, 2.0, 2.0]) == (0.5, 0.5, 1.25)
+    assert ratio([1, 2, 30, 4, 5, 3], [1, 1, 10, 1, 1, 1]) == (3, 1, 5)
     with pytest.raises(ValueError, match="ours has 3 rounds, rival 4"):
         ratio([1, 2, 3], [1, 2, 3, 4])
-    with pytest.raises(ValueError, match="repeats=2; it must be at least 3"):
-        take_turns({"a": lambda: None}, 2, CPU)
+    with pytest.raises(ValueError, match="ours has 5 rounds; an interval needs at least 6"):
+        ratio([1] * 5, [1] * 5)
+
+
+@pytest.mark.parametrize(("rounds", "rank"), [(6, 1), (8, 1), (9, 2), (11, 2), (12, 3), (21, 6), (25, 8)])
+def test_the_interval_is_that_of_the_sign_test(rounds, rank):
+    """The ranks that tables of the median's 95 % interval give."""
+    values = list(range(1, rounds + 1))
+    assert ratio(values[::-1], [1] * rounds)[1:] == (rank, rounds + 1 - rank)
 
 
 @pytest.mark.parametrize(("needs_gradient", "passes"), [(False, 2), (True, 3)])
@@ -201,16 +207,19 @@ def test_a_race_has_two_sides():
 def test_each_of_ours_is_compared_with_each_rival():
     run = same(y=torch.ones(1))
     race = Race({"a": run, "b": run}, {"c": run, "d": run}, torch.float32, 0.1, model_flops=1000)
-    seconds = {"a": [1.0, 1.0, 1.0], "b": [2.0, 2.0, 4.0], "c": [4.0, 4.0, 4.0], "d": [8.0, 8.0, 8.0]}
+    seconds = {"a": [1.0] * 6, "b": [2.0] * 5 + [4.0], "c": [4.0] * 6, "d": [8.0] * 6}
+    seconds |= {"again: c": [4.0] * 6, "again: d": [8.0] * 6}
     rows = [with_mfu(row, peak=1e4) for row in race_rows({"T": 5}, race, seconds)]
     assert [(row["name"], row["rival"], row["ratio"]) for row in rows] == [
+        ("again: c", "c", 1.0), ("again: d", "d", 1.0),
         ("a", "c", 0.25), ("a", "d", 0.125), ("b", "c", 0.5), ("b", "d", 0.25),
     ]  # fmt: skip
-    assert rows[2] == {
-        "setting": {"T": 5}, "dtype": "float32", "name": "b", "rival": "c", "ratio": 0.5, "iqr": [0.5, 0.75],
+    assert rows[4] == {
+        "setting": {"T": 5}, "dtype": "float32", "name": "b", "rival": "c", "ratio": 0.5, "interval": [0.5, 1.0],
         "flops": 1000, "seconds": 2.0, "mfu": 0.05, "rival_seconds": 4.0, "rival_mfu": 0.025,
     }  # fmt: skip
-    (row,) = race_rows({}, race_of(run, run), {"ours": [1.0] * 3, "rival": [1.0] * 3})
+    seconds = dict.fromkeys(("ours", "rival", "again: rival"), [1.0] * 6)
+    _, row = race_rows({}, race_of(run, run), seconds)
     row = with_mfu(row, peak=1e4)
     assert (row["flops"], row["mfu"], row["rival_mfu"]) == (None, None, None)
 
@@ -239,18 +248,18 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CASES)
 def test_every_case_runs_and_leaves_a_complete_record(name, folder, monkeypatch, capsys):
     monkeypatch.setattr(cli, "get_case", small)
-    cli.main([name, "--repeats", "3"])
+    cli.main([name, "--repeats", "6"])
     printed = capsys.readouterr().out
     saved = load(f"bench/{name}")
     assert set(saved) == FIELDS
-    assert (saved["case"], saved["repeats"], saved["question"]) == (name, 3, get_case(name).question)
+    assert (saved["case"], saved["repeats"], saved["question"]) == (name, 6, get_case(name).question)
     assert saved["hardware"]["threads"] == torch.get_num_threads()
     assert set(saved["matmul_peak"]) == {"float32", "bfloat16"}
     assert {json.dumps(row["setting"]) for row in saved["rows"]} == {json.dumps(s) for s in small(name).settings}
     for row in saved["rows"]:
         assert set(row) == ROW_FIELDS
-        assert row["iqr"][0] <= row["ratio"] <= row["iqr"][1]
-        assert min(row["seconds"], row["rival_seconds"], row["iqr"][0]) > 0
+        assert row["interval"][0] <= row["ratio"] <= row["interval"][1]
+        assert min(row["seconds"], row["rival_seconds"], row["interval"][0]) > 0
         assert (row["flops"] is None) == (row["mfu"] is None) == (row["rival_mfu"] is None) == (name == "norms")
         assert f"| {row['name']} " in printed
     assert f"written: results/bench/{name}.json" in printed
@@ -365,7 +374,7 @@ def test_the_table_says_what_was_compared():
         "hardware": {"name": "A processor", "threads": 2}, "versions": {"torch": "2.0"},
     }  # fmt: skip
     row = {"setting": {"T": 64, "shape": [2, 3], "dtype": "float32"}, "name": "mine", "rival": "theirs"}
-    row |= {"ratio": 0.5, "iqr": [0.4, 0.625], "seconds": 0.0012, "rival_seconds": 0.0024}
+    row |= {"ratio": 0.5, "interval": [0.4, 0.625], "seconds": 0.0012, "rival_seconds": 0.0024}
     rows = [row | {"flops": 9, "mfu": 0.25, "rival_mfu": 0.125}, row | {"flops": None, "mfu": None, "rival_mfu": None}]
     question, hardware, about, _, *lines = report.table(saved | {"rows": rows}).splitlines()
     assert question == "toy: Which?"
@@ -385,7 +394,7 @@ def test_the_table_says_what_was_compared():
     [
         (["nothing"], "case='nothing'; cases are norms, training_step"),
         (["norms", "nothing"], "case='nothing'"),
-        (["norms", "--repeats", "2"], "--repeats 2: it must be at least 3"),
+        (["norms", "--repeats", "5"], "--repeats 5: it must be at least 6"),
     ],
 )
 def test_bad_arguments_end_in_one_line(arguments, words, folder, monkeypatch):
@@ -419,7 +428,7 @@ def test_a_case_that_disagrees_is_not_timed(monkeypatch, folder):
     case = Case("toy", "", [{}], lambda setting, device: race_of(same(y=one), same(y=-one)))
     monkeypatch.setattr(measure, "take_turns", None)
     with pytest.raises(Disagreement):
-        measure.measure(case, 3, CPU)
+        measure.measure(case, 6, CPU)
 
 
 @pytest.mark.parametrize(("model_flops", "wanted"), [(None, [3e9, 1e9]), (10**6, [3e9, 1e9, 4e9, 2e9])])
@@ -430,7 +439,7 @@ def test_the_best_peak_counts_for_all_rows(model_flops, wanted, folder, monkeypa
     dtypes = [torch.float32, torch.bfloat16, torch.float32, torch.float32]
     race = race_of(same(y=torch.ones(1)), same(y=torch.ones(1)), model_flops=model_flops)
     case = Case("toy", "", [{"i": i} for i in range(4)], lambda s, device: replace(race, dtype=dtypes[s["i"]]))
-    result = measure.measure(case, 3, CPU)
+    result = measure.measure(case, 6, CPU)
     assert measured == wanted
     assert result["matmul_peak"] == {"float32": max(wanted[0], *wanted[2:], 0.0) / 1e9, "bfloat16": 1.0}
     if model_flops is not None:

@@ -74,6 +74,7 @@ def test_compression_on_held_out_documents():
     assert rate("japanese-8k", corpora.neko("validation")["text"]) > 1.6
 
 
+@pytest.mark.skipif(sentencepiece.__version__ != "0.2.3", reason="ties between pieces fall as SentencePiece's version")
 @pytest.mark.parametrize("name", ["english-4k"])
 def test_the_shipped_file_is_what_the_recipe_gives(name):
     recipe = RECIPES[name]
