@@ -1,7 +1,8 @@
 """Time the course's modules beside named rivals: `python -m benchmarks [CASE ...]`.
 
-Prints a table of ratios and writes results/bench/CASE.json for each case. Ratios bear a busy machine; seconds and MFU
-want a quiet one. Threads are torch's choice: set OMP_NUM_THREADS for another number.
+Prints a table of ratios and writes results/bench/CASE.json for each case. Ratios, and shares of the matmul peak (model
+FLOPs utilisation, MFU), bear a busy machine; seconds want a quiet one. Threads are torch's choice: set OMP_NUM_THREADS
+for another number.
 """
 
 import argparse
@@ -26,7 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     """Measure, print and save each case; SystemExit with one line for a case that is not there, or too few repeats."""
     args = parse(argv)
     if args.repeats < MIN_REPEATS:
-        raise SystemExit(f"--repeats {args.repeats}: it must be at least {MIN_REPEATS}")
+        words = f"it must be at least {MIN_REPEATS}, or the median has no 95 % interval"
+        raise SystemExit(f"--repeats {args.repeats}: {words}")
     try:
         cases = [get_case(name) for name in args.cases or CASES]
     except ValueError as error:

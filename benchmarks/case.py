@@ -1,7 +1,9 @@
 """What a benchmark is: a case, its settings, and for each setting a race of ours against rivals."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -11,6 +13,7 @@ from torch import Tensor
 Setting = dict[str, Any]
 Run = Callable[[], Mapping[str, Tensor]]
 CASES = ("norms", "training_step")
+AGAIN = "again: "  # before the name of a rival's copy
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,15 @@ class Race:
                 raise ValueError(f"{side} is empty; a race needs at least one run on each side")
         if both := sorted(set(self.ours) & set(self.rivals)):
             raise ValueError(f"ours and rivals share the name {both[0]!r}; names must differ")
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """All runs by name: the rivals, of each a copy with tensors of its own (the A/A control), and ours.
+
+        The copies are made when this is first asked for.
+        """
+        copies = {AGAIN + name: deepcopy(run) for name, run in self.rivals.items()}
+        return {**self.rivals, **copies, **self.ours}
 
 
 @dataclass(frozen=True)

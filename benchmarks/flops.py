@@ -1,7 +1,9 @@
-"""How much a run computes, how much this machine can compute, and the quotient: model FLOPs utilisation."""
+"""How much a run computes, how much this machine can compute, and the quotient: model FLOPs utilisation (MFU)."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -12,6 +14,13 @@ from benchmarks.timing import take_turns
 SMALLEST, LARGEST = 256, 16384
 LONG_SECONDS = 0.05  # the next size takes 8 times as long
 TURNS = 15  # on a busy machine some of them are undisturbed
+
+
+class Product(NamedTuple):
+    """A product of two square matrices, and the FLOPs of one call."""
+
+    run: Callable[[], object]
+    flops: int
 
 
 def count_flops(run: Callable[[], object]) -> int:
@@ -32,26 +41,31 @@ def count_flops(run: Callable[[], object]) -> int:
     return total
 
 
-def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """The most FLOP/s that a product of two square matrices reached on this machine, with the threads it has now.
+def fastest_product(device: torch.device, dtype: torch.dtype) -> Product:
+    """The product of two square matrices with the most FLOP/s on this machine, with the threads it has now.
 
-    Sizes double from 256 while a product takes less than 0.05 s; the best of 15 turns of the best size counts. It is
-    what a program can hope for, not the number in the data sheet.
+    Sizes double from 256 while a product takes less than 0.05 s; the best of 15 turns speaks for a size. Timed in the
+    rounds of a race, it is the matmul peak: what a program can hope for, not the number in the data sheet.
     """
-    best, size = 0.0, SMALLEST
+    best, speed, size = None, 0.0, SMALLEST
     while size <= LARGEST:
         a, b, out = (torch.randn(size, size, dtype=dtype, device=device) for _ in range(3))
-        seconds = min(take_turns({"product": partial(torch.mm, a, b, out=out)}, TURNS, device)["product"])
-        best = max(best, 2 * size**3 / seconds)
+        product = Product(partial(torch.mm, a, b, out=out), 2 * size**3)
+        seconds = min(take_turns({"product": product.run}, TURNS, device)["product"])
+        if best is None or product.flops / seconds > speed:
+            best, speed = product, product.flops / seconds
         if seconds > LONG_SECONDS:
             break
         size *= 2
+    assert best is not None
     return best
 
 
-def utilisation(model_flops: int, seconds: float, peak: float) -> float:
-    """Model FLOPs utilisation (MFU): the share of the machine's `peak` (FLOP/s) that a run of `seconds` made use of.
+def share_of_peak(model_flops: int, seconds: Sequence[float], peak: Sequence[float]) -> float:
+    """The share of the matmul peak that a run made use of: the median over rounds of FLOPs / seconds / peak.
 
-    Source: Chowdhery et al. 2022, "PaLM", section 4.1, with the measured peak in the place of the data sheet's.
+    `seconds` of the run and `peak` (FLOP/s) are of the same rounds, so that a neighbour on the machine slows both.
+    This is model FLOPs utilisation (MFU) but for the peak: PaLM's MFU divides by the one in the accelerator's data
+    sheet, which is higher, so PaLM's is the smaller number. Source: Chowdhery et al. 2022, "PaLM", section 4.1.
     """
-    return model_flops / (seconds * peak)
+    return statistics.median(model_flops / s / p for s, p in zip(seconds, peak, strict=True))

@@ -1,18 +1,18 @@
 """Run a case: first show that ours and the rivals compute the same, then time them."""
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.case import Case, Race, Setting
-from benchmarks.flops import matmul_peak, utilisation
-from benchmarks.timing import ratio, take_turns
+from benchmarks.case import AGAIN, Case, Race, Setting
+from benchmarks.flops import fastest_product, share_of_peak
+from benchmarks.timing import difference, ratio, take_turns
 
 Row = dict[str, Any]
-AGAIN = "again: "
+PEAK = "matmul peak"  # the name of its turn
 
 
 class Disagreement(Exception):
@@ -21,7 +21,7 @@ class Disagreement(Exception):
 
 def check_agreement(race: Race) -> None:
     """Call each run once and compare all tensors with the first rival's; Disagreement names what differs."""
-    (reference, want), *others = [(name, run()) for name, run in {**race.rivals, **race.ours}.items()]
+    (reference, want), *others = [(name, run()) for name, run in race.runs.items()]
     for name, got in others:
         if got.keys() != want.keys():
             raise Disagreement(f"{name} returns {', '.join(got)}, {reference} returns {', '.join(want)}")
@@ -42,36 +42,38 @@ def _relative_error(got: Tensor, want: Tensor) -> float:
     return float((got.double() - want.double()).abs().max() / scale)
 
 
-def race_rows(setting: Setting, race: Race, seconds: Mapping[str, list[float]]) -> list[Row]:
-    """One row for each pair of ours and a rival, from their seconds in each round; before them the control.
+def race_rows(
+    setting: Setting, race: Race, seconds: Mapping[str, list[float]], peak: Sequence[float] | None
+) -> list[Row]:
+    """One row for each pair, from the seconds and the matmul `peak` (FLOP/s) of each round; the control comes first.
 
-    The control is each rival beside itself: what a ratio looks like where nothing differs. seconds are medians over
-    rounds, ratio is the median of the rounds' ratios and interval its 95 % interval; flops may be None.
+    The control is each rival beside its copy: what a ratio looks like where nothing differs; its difference is None.
+    Numbers are medians over rounds, interval is the 95 % interval of ratio. matmul_peak is in GFLOP/s; it and the
+    shares of it, peak_share and rival_peak_share, are None where `peak` is.
     """
     rows = []
     pairs = [(AGAIN + rival, rival) for rival in race.rivals]
     pairs += [(name, rival) for name in race.ours for rival in race.rivals]
     for name, rival in pairs:
-        quotient = ratio(seconds[name], seconds[rival])
+        quotient, control = (ratio(seconds[run], seconds[rival]) for run in (name, AGAIN + rival))
         row: Row = {"setting": setting, "dtype": str(race.dtype).removeprefix("torch."), "name": name}
         row |= {"rival": rival, "ratio": _short(quotient.median)}
-        row |= {"interval": [_short(quotient.low), _short(quotient.high)], "flops": race.model_flops}
+        row |= {"interval": [_short(quotient.low), _short(quotient.high)]}
+        row |= {"difference": difference(quotient, control) if name in race.ours else None}
         row |= {"seconds": _short(statistics.median(seconds[name]))}
-        row |= {"rival_seconds": _short(statistics.median(seconds[rival]))}
-        rows.append(row)
+        row |= {"rival_seconds": _short(statistics.median(seconds[rival])), "flops": race.model_flops}
+        rows.append(row | _use(race, seconds[name], seconds[rival], peak))
     return rows
 
 
-def _runs(race: Race) -> dict[str, Callable[[], object]]:
-    return {**race.ours, **race.rivals, **{AGAIN + name: run for name, run in race.rivals.items()}}
-
-
-def with_mfu(row: Row, peak: float) -> Row:
-    """`row` with both sides' utilisation of `peak` (FLOP/s), mfu and rival_mfu; None where no FLOPs are counted."""
-    sides = {"mfu": row["seconds"], "rival_mfu": row["rival_seconds"]}
-    if row["flops"] is None:
-        return row | dict.fromkeys(sides)
-    return row | {side: _short(utilisation(row["flops"], seconds, peak)) for side, seconds in sides.items()}
+def _use(race: Race, seconds: Sequence[float], rival_seconds: Sequence[float], peak: Sequence[float] | None) -> Row:
+    if race.model_flops is None or peak is None:
+        return dict.fromkeys(("matmul_peak", "peak_share", "rival_peak_share"))
+    return {
+        "matmul_peak": _short(statistics.median(peak) / 1e9),
+        "peak_share": _short(share_of_peak(race.model_flops, seconds, peak)),
+        "rival_peak_share": _short(share_of_peak(race.model_flops, rival_seconds, peak)),
+    }
 
 
 def _short(number: float) -> float:
@@ -79,24 +81,19 @@ def _short(number: float) -> float:
 
 
 def measure(case: Case, repeats: int, device: torch.device) -> dict[str, Any]:
-    """All races of `case`: its name and question, the rows, and the matmul peaks of the dtypes used, in GFLOP/s.
+    """All races of `case`: its name and question, and the rows.
 
+    Where FLOPs are counted, a matrix product takes its turn in each round too: the matmul peak of that round.
     Raises Disagreement before anything of a race is timed, and ValueError, at its end, for fewer than 6 repeats.
     """
     rows: list[Row] = []
-    peaks: dict[str, float] = {}
     for setting in case.settings:
         race = case.race(setting, device)
         check_agreement(race)
-        new = race_rows(setting, race, take_turns(_runs(race), repeats, device))
-        dtype = new[0]["dtype"]
-        if dtype not in peaks or race.model_flops is not None:  # again each time: a neighbour may have halved the last
-            peaks[dtype] = max(peaks.get(dtype, 0.0), matmul_peak(device, race.dtype))
-        rows += new
-    return {
-        "case": case.name,
-        "question": case.question,
-        "repeats": repeats,
-        "matmul_peak": {dtype: _short(peak / 1e9) for dtype, peak in peaks.items()},
-        "rows": [with_mfu(row, peaks[row["dtype"]]) for row in rows],
-    }
+        if race.model_flops is None:
+            rows += race_rows(setting, race, take_turns(race.runs, repeats, device), None)
+        else:
+            product = fastest_product(device, race.dtype)
+            seconds = take_turns({**race.runs, PEAK: product.run}, repeats, device)
+            rows += race_rows(setting, race, seconds, [product.flops / s for s in seconds[PEAK]])
+    return {"case": case.name, "question": case.question, "repeats": repeats, "rows": rows}

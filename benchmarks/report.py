@@ -12,8 +12,17 @@ import torch
 
 from course_lib.experiments import record as records
 
-HEADER = ("setting", "ours", "rival", "ours / rival", "95 % interval", "ours, ms", "rival, ms")
-MFU_HEADER = ("MFU ours", "MFU rival")
+HEADER = ("setting", "ours", "rival", "ours / rival", "95 % interval", "difference", "ours, ms", "rival, ms")
+PEAK_HEADER = ("matmul peak, GFLOP/s", "share of it, ours", "share of it, rival")
+ABOUT = (
+    "ours / rival: below 1 ours is faster; median of {repeats} rounds and its 95 % interval. The first row is the "
+    "control, a rival beside itself: a difference is called one where the interval excludes 1 and lies beyond that of "
+    "the control, taken in both directions."
+)
+ABOUT_PEAK = (
+    "Share of the matmul peak, both timed in the same rounds: model FLOPs utilisation (MFU) with this peak in place "
+    "of the data sheet's."
+)
 
 
 def with_circumstances(measured: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -34,31 +43,30 @@ def _hardware_name(device: torch.device) -> str:
 
 
 def hardware_line(record: dict[str, Any]) -> str:
-    """Machine, threads, torch and the measured matmul peaks in one line."""
+    """Machine, threads and torch in one line."""
     hardware = record["hardware"]
-    peaks = ", ".join(f"{dtype} {peak:,.0f} GFLOP/s" for dtype, peak in record["matmul_peak"].items())
-    torch_version = record["versions"]["torch"]
-    return f"{hardware['name']} · threads: {hardware['threads']} · torch {torch_version} · matmul peak: {peaks}"
+    return f"{hardware['name']} · threads: {hardware['threads']} · torch {record['versions']['torch']}"
 
 
 def table(record: dict[str, Any]) -> str:
     """The record as text: its question, the hardware line, and a Markdown table with one row for each pair."""
-    with_mfu = any(row["mfu"] is not None for row in record["rows"])
-    cells = [HEADER + MFU_HEADER * with_mfu]
+    with_peak = any(row["matmul_peak"] is not None for row in record["rows"])
+    cells = [HEADER + PEAK_HEADER * with_peak]
     for row in record["rows"]:
+        line = [_label(row["setting"]), row["name"], row["rival"], f"{row['ratio']:.3f}"]
         low, high = row["interval"]
-        line = [_label(row["setting"]), row["name"], row["rival"], f"{row['ratio']:.2f}", f"{low:.2f}–{high:.2f}"]
+        line += [f"{low:.3f}–{high:.3f}", row["difference"] or ""]
         line += [f"{1000 * row[name]:.3g}" for name in ("seconds", "rival_seconds")]
-        if with_mfu:
-            line += ["" if row[name] is None else f"{row[name]:.1%}" for name in ("mfu", "rival_mfu")]
+        if with_peak:
+            line += ["" if row["matmul_peak"] is None else f"{row['matmul_peak']:,.0f}"]
+            line += ["" if row[name] is None else f"{row[name]:.1%}" for name in ("peak_share", "rival_peak_share")]
         cells.append(tuple(line))
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(c, widths, strict=True)) + " |" for c in cells]
     rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    about = f"ours / rival: below 1 ours is faster; median of {record['repeats']} rounds and its 95 % interval."
-    return "\n".join(
-        [f"{record['case']}: {record['question']}", hardware_line(record), about, "", lines[0], rule, *lines[1:]]
-    )
+    about = [ABOUT.format(repeats=record["repeats"])] + [ABOUT_PEAK] * with_peak
+    head = [f"{record['case']}: {record['question']}", hardware_line(record), *about, ""]
+    return "\n".join([*head, lines[0], rule, *lines[1:]])
 
 
 def _label(setting: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Timing side by side: the runs take turns, so that a drift of the machine hits all of them alike."""
 
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +35,8 @@ def take_turns(
     """Seconds a call of each run, one number a round, in `repeats` rounds.
 
     Each run is warmed up first, and repeated within its turn until the turn lasts 20 ms. A round gives every run one
-    turn; the next round begins one run later, so that none always follows the same one or always comes first.
+    turn, in an order drawn anew, the same in each process: what a run leaves in the caches falls on no one in
+    particular.
     """
 
     def turn(name: str, calls: int) -> float:
@@ -47,10 +49,9 @@ def take_turns(
 
     calls = {name: _calls_for(partial(turn, name)) for name in runs}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
-    for r in range(repeats):
-        first = r % len(names)
-        for name in names[first:] + names[:first]:
+    generator = random.Random(0)
+    for _ in range(repeats):
+        for name in generator.sample(list(runs), len(runs)):
             seconds[name].append(turn(name, calls[name]) / calls[name])
     return seconds
 
@@ -77,6 +78,20 @@ def ratio(ours: Sequence[float], rival: Sequence[float]) -> Ratio:
     ratios = sorted(a / b for a, b in zip(ours, rival, strict=True))
     outside = _outside(len(ratios))
     return Ratio(statistics.median(ratios), ratios[outside], ratios[-1 - outside])
+
+
+def difference(measured: Ratio, control: Ratio) -> str:
+    """What can be called a difference: "faster" or "slower" than the rival, or "none shown".
+
+    It is one where the interval excludes 1 and lies beyond that of the control.
+
+    `control` is the ratio of two copies of the same thing (A/A): what the machine does alone. Which copy comes first
+    means nothing, so its interval counts in both directions.
+    """
+    bound = max(control.high, 1 / control.low)  # 1 or more
+    if measured.high < 1 / bound:
+        return "faster"
+    return "slower" if measured.low > bound else "none shown"
 
 
 def _outside(rounds: int) -> int:

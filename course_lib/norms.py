@@ -75,12 +75,12 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
 def fused_layer_norm(x: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5) -> Tensor:
     """`layer_norm` in one kernel of torch: same arguments and result. The readable one is the specification.
 
-    On a CPU `layer_norm` takes 4.3 to 9.7 times as long as torch's own module forward, 6.8 to 13 times forward and
-    backward; this one 1 to 1.1 times (medians of results/bench/norms.json). Its price in half types, under autocast
-    too: on a CPU, torch 2.13 adds up the gradients of gain and bias over the rows in that type, one sum a thread. A sum
-    of ones stops at 256 in bfloat16 and at 2048 in float16. In the benchmark's bfloat16 cases, on one thread, these two
-    gradients are off by 8 to 68 % of their largest entry. The output and the gradient of x are right; in `layer_norm`,
-    which works in float32, all are.
+    On a CPU `layer_norm` takes 4.2 to 16 times as long as torch's own module forward, 8.1 to 16 times forward and
+    backward; this one 0.95 to 1.1 times, which shows no difference (medians and their intervals in
+    results/bench/norms.json). Its price in half types, under autocast too: on a CPU, torch 2.13 adds up the gradients
+    of gain and bias over the rows in that type, one sum a thread. A sum of ones stops at 256 in bfloat16 and at 2048 in
+    float16. In the benchmark's bfloat16 cases, on one thread, these two gradients are off by 8 to 68 % of their largest
+    entry. The output and the gradient of x are right; in `layer_norm`, which works in float32, all are.
     """
     _check(x, weight, bias, eps)
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps).to(x.dtype)  # autocast on CUDA would return float32

@@ -1,6 +1,7 @@
 """Benchmarks: the arithmetic of the reports, on fake clocks, and that every case compares like with like."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -13,11 +14,11 @@ from torch import nn
 
 from benchmarks import __main__ as cli
 from benchmarks import flops, measure, report, timing
-from benchmarks.case import CASES, Case, Race, get_case
+from benchmarks.case import AGAIN, CASES, Case, Race, get_case
 from benchmarks.cases import norms, training_step
-from benchmarks.flops import count_flops, matmul_peak, utilisation
-from benchmarks.measure import Disagreement, check_agreement, race_rows, with_mfu
-from benchmarks.timing import ratio, take_turns
+from benchmarks.flops import Product, count_flops, fastest_product, share_of_peak
+from benchmarks.measure import PEAK, Disagreement, check_agreement, race_rows
+from benchmarks.timing import Ratio, difference, ratio, take_turns
 from course_lib.experiments import load, record
 from course_lib.norms import LayerNorm, RMSNorm
 from tests.conftest import ROOT, randomise, relative_error
@@ -32,11 +33,13 @@ ROW_FIELDS = {
     "interval",
     "flops",
     "seconds",
-    "mfu",
+    "difference",
     "rival_seconds",
-    "rival_mfu",
+    "matmul_peak",
+    "peak_share",
+    "rival_peak_share",
 }
-FIELDS = {"case", "question", "repeats", "matmul_peak", "hardware", "versions", "date", "rows"}
+FIELDS = {"case", "question", "repeats", "hardware", "versions", "date", "rows"}
 
 
 class FakeMachine:
@@ -54,11 +57,18 @@ class FakeMachine:
         return self.now
 
 
-def test_runs_take_turns_and_each_comes_first():
+def test_runs_take_turns_and_none_always_follows_the_same_one():
     machine = FakeMachine(a=1.0, b=2.0, c=4.0)
-    seconds = take_turns(machine.runs, 3, CPU, machine.clock)
-    assert "".join(machine.order) == "aabbcc" + "abc" + "bca" + "cab"  # the warm-up, then three rounds
-    assert seconds == {"a": [1.0] * 3, "b": [2.0] * 3, "c": [4.0] * 3}
+    seconds = take_turns(machine.runs, 60, CPU, machine.clock)
+    assert seconds == {"a": [1.0] * 60, "b": [2.0] * 60, "c": [4.0] * 60}
+    order = "".join(machine.order)
+    assert order[:6] == "aabbcc"  # the warm-up
+    rounds = [order[i : i + 3] for i in range(6, len(order), 3)]
+    assert {"".join(sorted(r)) for r in rounds} == {"abc"}
+    assert min(rounds.count(r) for r in ("abc", "acb", "bac", "bca", "cab", "cba")) >= 5
+    again = FakeMachine(a=1.0, b=2.0, c=4.0)
+    take_turns(again.runs, 60, CPU, again.clock)
+    assert again.order == machine.order
 
 
 def test_a_short_run_is_repeated_until_its_turn_can_be_measured():
@@ -114,6 +124,33 @@ def test_the_interval_is_that_of_the_sign_test(rounds, rank):
     assert ratio(values[::-1], [1] * rounds)[1:] == (rank, rounds + 1 - rank)
 
 
+@pytest.mark.parametrize("rounds", [6, 11, 21])
+def test_the_interval_encloses_the_median_as_often_as_it_says(rounds):
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.empty(4000, rounds, dtype=torch.float64).exponential_(generator=generator)  # its median is log 2
+    intervals = [ratio(row, [1.0] * rounds) for row in draws.tolist()]
+    inside = sum(low < math.log(2) < high for _, low, high in intervals) / len(intervals)
+    assert 0.945 < inside < 0.995
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "control", "wanted"),
+    [
+        (1.03, 1.05, (0.99, 1.02), "slower"),
+        (1.01, 1.05, (0.99, 1.02), "none shown"),  # not beyond the control
+        (0.99, 1.05, (0.99, 1.01), "none shown"),  # holds 1
+        (0.90, 0.95, (0.98, 1.02), "faster"),
+        (0.90, 0.99, (0.98, 1.02), "none shown"),
+        (1.03, 1.05, (0.94, 0.97), "none shown"),  # equals differed by as much, the other way
+        (1.07, 1.09, (0.94, 0.97), "slower"),
+        (0.95, 0.96, (1.02, 1.06), "none shown"),
+        (0.92, 0.94, (1.02, 1.06), "faster"),
+    ],
+)
+def test_a_difference_lies_beyond_the_control(low, high, control, wanted):
+    assert difference(Ratio((low + high) / 2, low, high), Ratio(1.0, *control)) == wanted
+
+
 @pytest.mark.parametrize(("needs_gradient", "passes"), [(False, 2), (True, 3)])
 def test_flops_of_a_linear_layer(needs_gradient, passes):
     m, k, n = 3, 7, 5
@@ -138,11 +175,14 @@ def test_nothing_to_count_is_said():
         count_flops(lambda: nn.LayerNorm(4)(torch.randn(2, 4)))
 
 
-def test_utilisation_is_the_share_of_the_peak():
-    assert utilisation(model_flops=600, seconds=2.0, peak=1000.0) == 0.3
+def test_the_share_of_the_peak_is_made_round_by_round():
+    assert share_of_peak(600, seconds=[2.0, 4.0, 1.0], peak=[1000.0, 500.0, 6000.0]) == 0.3
+    assert share_of_peak(600, seconds=[2.0, 20.0, 1.0], peak=[1000.0, 300.0, 1000.0]) == 0.3
+    with pytest.raises(ValueError, match="zip"):
+        share_of_peak(600, [1.0, 1.0], [1000.0])
 
 
-def test_the_peak_is_the_best_turn_of_the_best_size(monkeypatch):
+def test_the_fastest_product_is_that_of_the_best_turn(monkeypatch):
     sizes = []
 
     def fake(runs, repeats, device):
@@ -150,15 +190,18 @@ def test_the_peak_is_the_best_turn_of_the_best_size(monkeypatch):
         size = product.args[0].shape[0]
         assert torch.equal(product(), product.args[0] @ product.args[1])
         sizes.append(size)
+        assert count_flops(product) == 2 * size**3
         speed = {256: 1e9, 512: 4e9, 1024: 2e9}[size]
         return {name: [2 * size**3 / speed * late for late in (3, 1, 2)] for name in runs}
 
     monkeypatch.setattr(flops, "take_turns", fake)
-    assert matmul_peak(CPU, torch.float32) == pytest.approx(4e9)
+    product = fastest_product(CPU, torch.float32)
+    assert (product.run.args[0].shape[0], product.flops) == (512, 2 * 512**3)
     assert sizes == [256, 512]  # 0.067 s: a size of 1024 is not tried
     monkeypatch.setattr(flops, "LONG_SECONDS", 0.5)
     monkeypatch.setattr(flops, "LARGEST", 1024)
-    assert matmul_peak(CPU, torch.float32) == pytest.approx(4e9)
+    product = fastest_product(CPU, torch.float32)
+    assert (product.run.args[0].shape[0], product.flops) == (512, 2 * 512**3)
     assert sizes[2:] == [256, 512, 1024]
 
 
@@ -209,19 +252,49 @@ def test_each_of_ours_is_compared_with_each_rival():
     race = Race({"a": run, "b": run}, {"c": run, "d": run}, torch.float32, 0.1, model_flops=1000)
     seconds = {"a": [1.0] * 6, "b": [2.0] * 5 + [4.0], "c": [4.0] * 6, "d": [8.0] * 6}
     seconds |= {"again: c": [4.0] * 6, "again: d": [8.0] * 6}
-    rows = [with_mfu(row, peak=1e4) for row in race_rows({"T": 5}, race, seconds)]
+    rows = race_rows({"T": 5}, race, seconds, peak=[1e4] * 5 + [1e3])
     assert [(row["name"], row["rival"], row["ratio"]) for row in rows] == [
         ("again: c", "c", 1.0), ("again: d", "d", 1.0),
         ("a", "c", 0.25), ("a", "d", 0.125), ("b", "c", 0.5), ("b", "d", 0.25),
     ]  # fmt: skip
+    assert [row["difference"] for row in rows] == [None, None, "faster", "faster", "none shown", "faster"]
     assert rows[4] == {
         "setting": {"T": 5}, "dtype": "float32", "name": "b", "rival": "c", "ratio": 0.5, "interval": [0.5, 1.0],
-        "flops": 1000, "seconds": 2.0, "mfu": 0.05, "rival_seconds": 4.0, "rival_mfu": 0.025,
+        "difference": "none shown", "flops": 1000, "seconds": 2.0, "rival_seconds": 4.0,
+        "matmul_peak": 1e-5, "peak_share": 0.05, "rival_peak_share": 0.025,
     }  # fmt: skip
     seconds = dict.fromkeys(("ours", "rival", "again: rival"), [1.0] * 6)
-    _, row = race_rows({}, race_of(run, run), seconds)
-    row = with_mfu(row, peak=1e4)
-    assert (row["flops"], row["mfu"], row["rival_mfu"]) == (None, None, None)
+    _, row = race_rows({}, race_of(run, run), seconds, None)
+    assert {row[name] for name in ("flops", "matmul_peak", "peak_share", "rival_peak_share")} == {None}
+
+
+def test_the_control_of_one_rival_is_not_that_of_another():
+    run = same(y=torch.ones(1))
+    race = Race({"a": run}, {"c": run, "d": run}, torch.float32, 0.1, None)
+    seconds = {"a": [1.1] * 6, "c": [1.0] * 6, "again: c": [1.2] * 6, "d": [1.0] * 6, "again: d": [1.0] * 6}
+    assert [row["difference"] for row in race_rows({}, race, seconds, None)[2:]] == ["none shown", "slower"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rivals_copy_is_its_own(name):
+    case = small(name)
+    for setting in case.settings:
+        race = case.race(setting, CPU)
+        assert list(race.runs) == [*race.rivals, *(AGAIN + rival for rival in race.rivals), *race.ours]
+        assert race.runs is race.runs  # copied once: what was checked is what is timed
+        (rival,) = race.rivals
+        before = race.rivals[rival]()
+        for _ in range(3):
+            moved = race.runs[AGAIN + rival]()
+        assert all(torch.equal(moved[key], before[key]) for key in before) == (name == "norms")  # a step trains
+        check_agreement(case.race(setting, CPU))
+        model = {run: race.runs[run].model for run in race.runs} if name == "training_step" else {}
+        storages = [{p.data_ptr() for p in m.parameters()} for m in model.values()]
+        assert len(set().union(*storages)) == sum(map(len, storages))
+        if model:
+            copy = race.runs[AGAIN + rival]
+            assert copy.optimizer.param_groups[0]["params"][0] is next(copy.model.parameters())
+            assert copy.compared["head.weight"] is copy.model.head.weight
 
 
 SMALL = {
@@ -254,13 +327,13 @@ def test_every_case_runs_and_leaves_a_complete_record(name, folder, monkeypatch,
     assert set(saved) == FIELDS
     assert (saved["case"], saved["repeats"], saved["question"]) == (name, 6, get_case(name).question)
     assert saved["hardware"]["threads"] == torch.get_num_threads()
-    assert set(saved["matmul_peak"]) == {"float32", "bfloat16"}
     assert {json.dumps(row["setting"]) for row in saved["rows"]} == {json.dumps(s) for s in small(name).settings}
     for row in saved["rows"]:
         assert set(row) == ROW_FIELDS
         assert row["interval"][0] <= row["ratio"] <= row["interval"][1]
         assert min(row["seconds"], row["rival_seconds"], row["interval"][0]) > 0
-        assert (row["flops"] is None) == (row["mfu"] is None) == (row["rival_mfu"] is None) == (name == "norms")
+        for field in ("flops", "matmul_peak", "peak_share", "rival_peak_share"):
+            assert (row[field] is None) == (name == "norms")
         assert f"| {row['name']} " in printed
     assert f"written: results/bench/{name}.json" in printed
     assert [path.name for path in (folder / "bench").iterdir()] == [f"{name}.json"]
@@ -370,21 +443,36 @@ def test_another_network_is_refused(setting, monkeypatch):
 
 def test_the_table_says_what_was_compared():
     saved = {
-        "case": "toy", "question": "Which?", "repeats": 5, "matmul_peak": {"float32": 1234.0},
+        "case": "toy", "question": "Which?", "repeats": 5,
         "hardware": {"name": "A processor", "threads": 2}, "versions": {"torch": "2.0"},
     }  # fmt: skip
     row = {"setting": {"T": 64, "shape": [2, 3], "dtype": "float32"}, "name": "mine", "rival": "theirs"}
     row |= {"ratio": 0.5, "interval": [0.4, 0.625], "seconds": 0.0012, "rival_seconds": 0.0024}
-    rows = [row | {"flops": 9, "mfu": 0.25, "rival_mfu": 0.125}, row | {"flops": None, "mfu": None, "rival_mfu": None}]
-    question, hardware, about, _, *lines = report.table(saved | {"rows": rows}).splitlines()
+    shares = ("matmul_peak", "peak_share", "rival_peak_share")
+    rows = [row | {"difference": "faster"} | dict(zip(shares, (1234.0, 0.25, 0.125), strict=True))]
+    rows += [row | {"difference": None} | dict.fromkeys(shares)]
+    question, hardware, about, about_peak, _, *lines = report.table(saved | {"rows": rows}).splitlines()
     assert question == "toy: Which?"
-    assert hardware == "A processor · threads: 2 · torch 2.0 · matmul peak: float32 1,234 GFLOP/s"
+    assert hardware == "A processor · threads: 2 · torch 2.0"
     assert about.startswith("ours / rival: below 1 ours is faster; median of 5 rounds")
+    assert "model FLOPs utilisation (MFU)" in about_peak
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert cells[0] == [*report.HEADER, *report.MFU_HEADER]
+    assert cells[0] == [*report.HEADER, *report.PEAK_HEADER]
     label = "T=64 [2, 3] float32"
-    assert cells[2] == [label, "mine", "theirs", "0.50", "0.40–0.62", "1.2", "2.4", "25.0%", "12.5%"]
-    assert cells[3][-2:] == ["", ""]
+    assert cells[2] == [
+        label,
+        "mine",
+        "theirs",
+        "0.500",
+        "0.400–0.625",
+        "faster",
+        "1.2",
+        "2.4",
+        "1,234",
+        "25.0%",
+        "12.5%",
+    ]
+    assert (cells[3][5], cells[3][-3:]) == ("", ["", "", ""])
     assert len({len(line) for line in lines}) == 1
     assert "MFU" not in report.table(saved | {"rows": rows[1:]})
 
@@ -416,7 +504,7 @@ def test_without_names_all_cases_run(monkeypatch, folder, capsys):
 
     def fake(case, repeats, device):
         seen.append((case.name, repeats))
-        return {"case": case.name, "question": "", "repeats": repeats, "matmul_peak": {}, "rows": []}
+        return {"case": case.name, "question": "", "repeats": repeats, "rows": []}
 
     monkeypatch.setattr(cli, "measure", fake)
     cli.main([])
@@ -431,21 +519,22 @@ def test_a_case_that_disagrees_is_not_timed(monkeypatch, folder):
         measure.measure(case, 6, CPU)
 
 
-@pytest.mark.parametrize(("model_flops", "wanted"), [(None, [3e9, 1e9]), (10**6, [3e9, 1e9, 4e9, 2e9])])
-def test_the_best_peak_counts_for_all_rows(model_flops, wanted, folder, monkeypatch):
-    """It is measured once for each dtype, and beside every race whose utilisation is asked for."""
-    measured, given = [], iter([3e9, 1e9, 4e9, 2e9])
-    monkeypatch.setattr(measure, "matmul_peak", lambda device, dtype: measured.append(next(given)) or measured[-1])
-    dtypes = [torch.float32, torch.bfloat16, torch.float32, torch.float32]
+@pytest.mark.parametrize("model_flops", [None, 10**6])
+def test_the_peak_takes_its_turn_where_flops_are_counted(model_flops, folder, monkeypatch):
+    turns = []
+
+    def fake(runs, repeats, device):
+        turns.append(list(runs))
+        return {name: [0.5, 0.25, 0.5, 1.0, 0.5, 0.5] if name == PEAK else [0.125] * 6 for name in runs}
+
+    monkeypatch.setattr(measure, "take_turns", fake)
+    monkeypatch.setattr(measure, "fastest_product", lambda device, dtype: Product(same(), 10**9))
     race = race_of(same(y=torch.ones(1)), same(y=torch.ones(1)), model_flops=model_flops)
-    case = Case("toy", "", [{"i": i} for i in range(4)], lambda s, device: replace(race, dtype=dtypes[s["i"]]))
-    result = measure.measure(case, 6, CPU)
-    assert measured == wanted
-    assert result["matmul_peak"] == {"float32": max(wanted[0], *wanted[2:], 0.0) / 1e9, "bfloat16": 1.0}
-    if model_flops is not None:
-        for row in result["rows"]:
-            peak = {"float32": 4e9, "bfloat16": 1e9}[row["dtype"]]
-            assert row["mfu"] == pytest.approx(model_flops / row["seconds"] / peak, rel=1e-3)
+    case = Case("toy", "", [{"i": 0}, {"i": 1}], lambda setting, device: race)
+    rows = measure.measure(case, 6, CPU)["rows"]
+    assert turns == [["rival", "again: rival", "ours"] + [PEAK] * (model_flops is not None)] * 2
+    wanted = (None, None, None) if model_flops is None else (2.0, 0.004, 0.004)
+    assert {(row["matmul_peak"], row["peak_share"], row["rival_peak_share"]) for row in rows} == {wanted}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -458,10 +547,11 @@ def test_the_committed_record_is_of_todays_settings(name):
     for row in saved["rows"]:
         assert set(row) == ROW_FIELDS
         if row["flops"] is not None:
-            work = row["flops"] / (saved["matmul_peak"][row["dtype"]] * 1e9)
-            sides = (row["mfu"] * row["seconds"], row["rival_mfu"] * row["rival_seconds"])
-            assert sides == pytest.approx((work, work), rel=1e-3)
-            assert 0 < row["mfu"] < 1
+            shares = (row["peak_share"], row["rival_peak_share"])
+            assert 0 < min(shares) <= max(shares) < 1
+        control = next(c for c in saved["rows"] if (c["setting"], c["name"]) == (row["setting"], AGAIN + row["rival"]))
+        intervals = (Ratio(r["ratio"], *r["interval"]) for r in (row, control))
+        assert row["difference"] == (None if row is control else difference(*intervals))
 
 
 def test_make_bench_passes_arguments_on():

@@ -158,7 +158,10 @@ def test_what_is_said_about_fused_layer_norm_was_measured(root):
 
     assert f"`layer_norm` takes {quoted('layer_norm', 'forward')} as long as torch's own module forward" in said
     assert f"{quoted('layer_norm', 'forward+backward')} forward and backward" in said
-    assert f"this one {quoted('fused_layer_norm', 'forward', 'forward+backward')}" in said
+    fused = quoted("fused_layer_norm", "forward", "forward+backward")
+    assert f"this one {fused}, which shows no difference" in said
+    assert {row["difference"] for row in rows if row["name"] == "fused_layer_norm"} == {"none shown"}
+    assert {row["difference"] for row in rows if row["name"] == "layer_norm"} == {"slower"}
 
 
 @pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="it is said of torch 2.13")
