@@ -174,6 +174,17 @@ def recipe_texts(name: str) -> list[str]:
     return texts
 
 
+def train_recipe(name: str) -> Tokenizer:
+    """Train the shipped vocabulary `name` again."""
+    recipe = RECIPES[name]
+    return train(
+        recipe_texts(name),
+        recipe.vocab_size,
+        coverage=recipe.coverage,
+        add_dummy_prefix=recipe.add_dummy_prefix,
+    )
+
+
 def load(name: str) -> Tokenizer:
     """A shipped vocabulary, one of RECIPES. Raises ValueError for another name, and what `paths.verified` raises."""
     if name not in RECIPES:

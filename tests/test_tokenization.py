@@ -77,13 +77,7 @@ def test_compression_on_held_out_documents():
 @pytest.mark.skipif(sentencepiece.__version__ != "0.2.3", reason="ties between pieces fall as SentencePiece's version")
 @pytest.mark.parametrize("name", ["english-4k"])
 def test_the_shipped_file_is_what_the_recipe_gives(name):
-    recipe = RECIPES[name]
-    again = tokenization.train(
-        tokenization.recipe_texts(name),
-        recipe.vocab_size,
-        coverage=recipe.coverage,
-        add_dummy_prefix=recipe.add_dummy_prefix,
-    )
+    again = tokenization.train_recipe(name)
     shipped = SHIPPED[name]
     assert [again.piece(i) for i in range(4000)] == [shipped.piece(i) for i in range(4000)]
 

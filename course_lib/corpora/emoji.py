@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from course_lib.corpora.documents import SPLITS, check_split
 from course_lib.init import seed_of
 from course_lib.paths import verified
 
@@ -20,7 +21,6 @@ EMOJI_CLASSES = (
 EMOJI_CLASSES_JA = ("顔マーク", "人", "体の部分", "動物", "食べ物", "乗り物", "建物", "衣類", "自然", "記号")
 EMOJI_VENDORS = ("noto", "noto-v1", "fluent-emoji", "fluent-emoji-flat", "twemoji", "emojione", "fxemoji")
 _HELD_OUT = ("twemoji", "emojione", "fxemoji")  # the others are two sets by one maker: one would give the other away
-_SPLITS = ("train", "validation", "test")
 _VALIDATION, _TEST = 0.10, 0.15  # shares of the bases of each class
 # Of the pictures to train on, by base; held by a test.
 _EMOJI_MEAN, _EMOJI_STD = (0.843, 0.794, 0.722), (0.264, 0.245, 0.327)
@@ -70,8 +70,7 @@ def _rows(split: str, by: str, held_out: tuple[str, str] | None) -> list[dict]:
     """The rows of a split, as the file has them."""
     import pyarrow.parquet as pq
 
-    if split not in _SPLITS:
-        raise ValueError(f"split={split!r}; allowed are {_SPLITS}")
+    check_split(split)
     if by not in ("base", "vendor"):
         raise ValueError(f"by={by!r}; allowed are 'base' and 'vendor'")
     if by == "base" and held_out is not None:
@@ -80,7 +79,7 @@ def _rows(split: str, by: str, held_out: tuple[str, str] | None) -> list[dict]:
     if held_out not in permutations(_HELD_OUT, 2):
         raise ValueError(f"held_out={held_out!r}; allowed is a tuple of two different ones of {_HELD_OUT}")
     rows = pq.read_table(verified("emoji10.parquet")).to_pylist()
-    where = _split_by_base(rows) if by == "base" else dict(zip(held_out, _SPLITS[1:], strict=True))
+    where = _split_by_base(rows) if by == "base" else dict(zip(held_out, SPLITS[1:], strict=True))
     return [row for row in rows if where.get(row[by], "train") == split]
 
 
