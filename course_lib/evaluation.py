@@ -34,3 +34,22 @@ def perplexity(losses: Tensor) -> float:
     if losses.numel() == 0:
         raise ValueError(f"losses has shape {tuple(losses.shape)}; needed is one or more")
     return losses.double().mean().exp().item()
+
+
+@torch.no_grad()
+def future_leak(model: nn.Module, ids: Tensor) -> Tensor:
+    """Causality probe: how much each token changes the outputs *before* it; all zeros for a causal model.
+
+    ids (T,) of int64 or int32 -> (T,): entry t is the largest difference of any output before t when token t is
+    replaced by another one. `model` maps ids (B, T) to (B, T, ...), in eval mode. Both sides have the same shapes, so a
+    causal model gives the same bits, and exactly 0. Raises ValueError for ids of another shape or type.
+    """
+    if ids.ndim != 1 or len(ids) < 2 or ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; needed is int64 or int32 (T,) with T of 2 or more")
+    rows = ids.expand(len(ids), -1)  # (T, T): one copy for each token that is changed
+    changed = rows.clone()
+    # The neighbour's id, or where both are equal a smaller or larger one: always a token of the vocabulary.
+    other = torch.where(ids.roll(1) != ids, ids.roll(1), torch.where(ids > 0, ids - 1, ids + 1))
+    changed.diagonal().copy_(other)
+    difference = (model(changed) - model(rows.contiguous())).abs().flatten(2).amax(-1)  # (T, T)
+    return difference.tril(-1).amax(1)

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from course_lib.attention import AdditiveAttention, MultiHeadAttention, attention
 
 
 def select(names: str | Iterable[str], known: Iterable[str]) -> list[str]:
@@ -58,6 +61,49 @@ def record(model: nn.Module, names: str | Iterable[str], inputs: bool = False) -
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def record_attention(model: nn.Module, names: str | Iterable[str] | None = None) -> Iterator[dict[str, Tensor]]:
+    """While the block runs, keep the attention weights: `with record_attention(model) as seen: model(ids)`.
+
+    `seen` maps the name of each `MultiHeadAttention` to a detached copy of its weights (B, H, T, S) in the last
+    forward, in order of execution. Meanwhile the modules use the explicit function: a fused kernel never has the
+    weights. `names` are names or patterns, see `select`; None is all. Afterwards, after an error too, each module has
+    its own function back. Raises ValueError for a name that matches no such module, a model without one, and, in the
+    forward pass, for an `attention_fn` that is not the course's: what it computes cannot be seen from outside.
+    """
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, MultiHeadAttention)}
+    if not modules:
+        raise ValueError(f"model is a {type(model).__name__} without a MultiHeadAttention")
+    seen: dict[str, Tensor] = {}
+    kept = {name: modules[name].attention_fn for name in (modules if names is None else select(names, modules))}
+
+    def recorder(name: str) -> Any:
+        def attend(q: Tensor, k: Tensor, v: Tensor, **arguments: Any) -> Tensor:
+            own = kept[name]
+            if own is not attention and not isinstance(own, AdditiveAttention):
+                raise ValueError(f"model: {name!r} has attention_fn={own!r}, whose weights cannot be recorded")
+            explicit = partial(attention, impl="explicit") if own is attention else own
+            output, weights = explicit(q, k, v, **arguments, return_weights=True)
+            seen[name] = weights.detach().clone()
+            return output
+
+        return attend
+
+    try:
+        for name in kept:
+            _set_function(modules[name], recorder(name))
+        yield seen
+    finally:
+        for name, own in kept.items():
+            _set_function(modules[name], own)
+
+
+def _set_function(module: MultiHeadAttention, fn: Any) -> None:
+    module._modules.pop("attention_fn", None)  # a function that is a module is registered as one
+    module.__dict__.pop("attention_fn", None)
+    module.attention_fn = fn
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 import hashlib
 import math
 import operator
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
@@ -30,22 +32,31 @@ def _plain(part: object) -> int | str:
 
 
 @torch.no_grad()
-def init_weights(model: nn.Module, seed: int, gain: float = 1.0) -> nn.Module:
+def init_weights(model: nn.Module, seed: int, gain: float = 1.0, gains: Mapping[str, float] | None = None) -> nn.Module:
     """Fill the weights in place and return the model: matrices normal, embeddings normal(0, 0.02), biases 0.
 
     A matrix that maps n inputs gets the standard deviation gain / sqrt(n), which keeps the spread of a linear layer's
     output equal to its input's when gain is 1 (LeCun et al. 1998, "Efficient BackProp", section 4.6). Each parameter
     draws from its own generator, seeded by (seed, its name): moving code changes no number. Norms keep gain 1, bias 0;
-    a matrix that two modules share is drawn once. Raises ValueError for gain <= 0, or a module that it does not know.
+    a matrix that two modules share is drawn once. `gains` maps patterns of names, such as "blocks.*.mlp.down", to a
+    factor more for those matrices. Raises ValueError for a gain <= 0, a pattern that fits no linear layer, or a module
+    that it does not know.
     """
-    if not gain > 0:
-        raise ValueError(f"gain={gain}; it must be above 0")
+    gains = dict(gains or {})
+    for name, value in (("gain", gain), *((f"gains[{pattern!r}]", value) for pattern, value in gains.items())):
+        if not value > 0:
+            raise ValueError(f"{name}={value}; it must be above 0")
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    for pattern in gains:
+        if not any(fnmatchcase(name, pattern) for name in linear):
+            raise ValueError(f"gains: {pattern!r} fits no linear layer of the model")
     drawn: set[int] = set()
     for name, module in model.named_modules():
         if isinstance(module, LayerNorm | RMSNorm | nn.LayerNorm | nn.RMSNorm):
             continue
         if isinstance(module, nn.Linear):
-            std = gain / math.sqrt(module.in_features)
+            own = math.prod(value for pattern, value in gains.items() if fnmatchcase(name, pattern))
+            std = gain * own / math.sqrt(module.in_features)
             if module.bias is not None:
                 module.bias.zero_()
         elif isinstance(module, nn.Embedding):

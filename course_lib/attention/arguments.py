@@ -1,0 +1,118 @@
+"""What attention functions do first: check their arguments, and ask mask and position for what they need."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from course_lib.attention.masks import Pattern
+from course_lib.positions.base import Position, check_positions
+
+Mask = Pattern | Tensor
+
+
+class AttentionFn(Protocol):
+    """What every attention function of the course looks like, so that a module takes any of them as `attention_fn`.
+
+    q (B, H, T, D), k (B, Hkv, S, D), v (B, Hkv, S, Dv) -> (B, H, T, Dv); Hkv divides H, and key head i serves the
+    query heads i H/Hkv to (i + 1) H/Hkv - 1. `mask` is a Pattern or a bool tensor that broadcasts to (B, H, T, S), with
+    two axes or four; `key_mask` (B, S) leaves out keys, such as padding; in both True = may attend. A query that may
+    attend to nothing gets zeros. `position` is a scheme with the hooks `rotate`, `bias` and `score` (its `embed` is the
+    model's affair); q_pos and k_pos are integer positions, (T,) or (B, T); None counts from 0. `scale` multiplies the
+    dot products; None is 1 / sqrt(D).
+
+    A function of one's own must take all of these, and may refuse what it cannot do. The smallest example:
+
+        def mean_of_all(q, k, v, *, mask=None, key_mask=None, position=None, q_pos=None, k_pos=None, scale=None):
+            return v.mean(-2, keepdim=True).expand(*q.shape[:-1], v.shape[-1])
+
+        MultiHeadAttention(d_model=64, n_heads=4, attention_fn=mean_of_all)
+    """
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, mask: Mask | None = None, key_mask: Tensor | None = None,
+        position: Position | None = None, q_pos: Tensor | None = None, k_pos: Tensor | None = None,
+        scale: float | None = None,
+    ) -> Tensor: ...  # fmt: skip
+
+
+class Prepared(NamedTuple):
+    """Queries and keys after `position.rotate`, and what is allowed and added, each None where there is nothing."""
+
+    q: Tensor
+    k: Tensor
+    allowed: Tensor | None  # bool, broadcasts to (B, H, T, S)
+    bias: Tensor | None  # broadcasts to (B, H, T, S)
+    score: Tensor | None  # (B, H, T, S)
+
+
+def prepare(
+    q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, key_mask: Tensor | None,
+    position: Position | None, q_pos: Tensor | None, k_pos: Tensor | None,
+) -> Prepared:  # fmt: skip
+    """Check the arguments of an attention function and ask `mask` and `position`; ValueError for what does not fit."""
+    check_qkv(q, k, v)
+    allowed = _dense(q, k, mask, key_mask)
+    if position is None and not isinstance(mask, Pattern):
+        return Prepared(q, k, allowed, None, None)
+    q_pos, k_pos = _positions(q, k, q_pos, k_pos)
+    if isinstance(mask, Pattern):
+        pattern = mask.dense(q_pos, k_pos)  # (T, S) or (B, T, S)
+        pattern = pattern if pattern.ndim == 2 else pattern.unsqueeze(1)
+        allowed = pattern if allowed is None else pattern & allowed
+    if position is None:
+        return Prepared(q, k, allowed, None, None)
+    q, k = position.rotate(q, k, q_pos, k_pos)
+    return Prepared(q, k, allowed, position.bias(q_pos, k_pos), position.score(q, q_pos, k_pos))
+
+
+def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise ValueError unless q (B, H, T, D), k (B, Hkv, S, D) and v (B, Hkv, S, Dv) fit together."""
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point():
+            got = f"{tuple(tensor.shape)}, {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"{name} is {got}; needed is a floating-point tensor (B, heads, tokens, width)")
+        if tensor.dtype != q.dtype or tensor.device != q.device:
+            raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}; q is {q.dtype} on {q.device}")
+    fits = q.shape[0] == k.shape[0] == v.shape[0] and k.shape[1:3] == v.shape[1:3] and q.shape[-1] == k.shape[-1]
+    if not fits or not k.shape[1] or q.shape[1] % k.shape[1]:
+        raise ValueError(
+            f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}; needed are (B, H, T, D), "
+            "(B, Hkv, S, D), (B, Hkv, S, Dv) with H a multiple of Hkv"
+        )
+
+
+def _positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:
+    """q_pos and k_pos checked; where both are None and T equals S, the same 0, 1, 2, … for both."""
+    n_queries, n_keys = q.shape[-2], k.shape[-2]
+    if q_pos is None and k_pos is None and n_queries == n_keys:
+        counted = torch.arange(n_keys, device=q.device)
+        return counted, counted
+    if q_pos is None or k_pos is None:
+        raise ValueError(
+            f"q_pos and k_pos must both be given for {n_queries} queries and {n_keys} keys: which key is a query's own?"
+        )
+    check_positions("q_pos", q_pos, n_queries)
+    check_positions("k_pos", k_pos, n_keys)
+    return q_pos, k_pos
+
+
+def _dense(q: Tensor, k: Tensor, mask: Mask | None, key_mask: Tensor | None) -> Tensor | None:
+    """A mask that is a tensor, and `key_mask`, as one bool tensor; None where neither is there."""
+    shape = (*q.shape[:3], k.shape[2])  # (B, H, T, S)
+    allowed: Tensor | None = None
+    if mask is not None and not isinstance(mask, Pattern):
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            kind = getattr(mask, "dtype", type(mask).__name__)
+            raise ValueError(f"mask is {kind}; needed is a Pattern or a bool tensor, True = may attend")
+        # Three axes would be read as (H, T, S) where (B, T, S) was meant.
+        if mask.ndim not in (2, 4) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False)):
+            raise ValueError(f"mask has shape {tuple(mask.shape)}; needed are 2 or 4 axes that broadcast to {shape}")
+        allowed = mask
+    if key_mask is not None:
+        if key_mask.dtype != torch.bool or key_mask.shape != (shape[0], shape[3]):
+            got = f"{key_mask.dtype} {tuple(key_mask.shape)}"
+            raise ValueError(f"key_mask is {got}; needed is bool {(shape[0], shape[3])}, True = may attend")
+        keys = key_mask[:, None, None, :]  # (B, 1, 1, S)
+        allowed = keys if allowed is None else allowed & keys
+    return allowed

@@ -1,0 +1,44 @@
+"""One layer of a transformer: attention between the tokens, then an MLP in each."""
+
+from torch import Tensor, nn
+
+from course_lib.attention.kv_cache import Cache
+from course_lib.attention.multi_head import MultiHeadAttention
+
+PLACEMENTS = ("pre", "post")
+
+
+class TransformerBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)) for "pre"; norm(x + f(x)) for both parts with "post".
+
+    x (B, T, C) -> (B, T, C). The parts are built outside; `norms` are two modules (B, T, C) -> (B, T, C). `dropout`
+    acts on what each part adds to the stream. Raises ValueError for an unknown placement, or not exactly two norms.
+    Sources: Vaswani et al. 2017, section 3.1 (post); Radford et al. 2019, "Language Models are Unsupervised Multitask
+    Learners", section 2.3 (pre); Xiong et al. 2020 compares them.
+    """
+
+    def __init__(
+        self, attention: MultiHeadAttention, mlp: nn.Module, norms: tuple[nn.Module, nn.Module], *,
+        placement: str = "pre", dropout: float = 0.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if placement not in PLACEMENTS:
+            raise ValueError(f"placement={placement!r}; allowed are {', '.join(PLACEMENTS)}")
+        if len(norms) != 2:
+            raise ValueError(f"norms has {len(norms)} entries; needed are two, of the attention and of the MLP")
+        self.placement = placement
+        self.attention, self.mlp = attention, mlp
+        self.attention_norm, self.mlp_norm = norms
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self, x: Tensor, *, key_mask: Tensor | None = None, q_pos: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
+        """x (B, T, C) -> (B, T, C); key_mask, q_pos and cache as in `MultiHeadAttention`."""
+        if self.placement == "pre":
+            y = self.attention(self.attention_norm(x), key_mask=key_mask, q_pos=q_pos, cache=cache)
+            x = x + self.dropout(y)
+            return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        y = self.attention(x, key_mask=key_mask, q_pos=q_pos, cache=cache)
+        x = self.attention_norm(x + self.dropout(y))
+        return self.mlp_norm(x + self.dropout(self.mlp(x)))

@@ -1,0 +1,121 @@
+"""What the studies of language models share: a GPT-2 on shipped English, trained and judged on held-out documents."""
+
+import math
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from course_lib import corpora, tokenization
+from course_lib.evaluation import next_token_losses
+from course_lib.experiments.norm_placement import thinned
+from course_lib.experiments.study import Outcome
+from course_lib.models.gpt2 import GPT2, GPT2Config
+from course_lib.training import History, cosine, train
+
+TOKENIZER = "english-4k"
+SOURCES = {"speeches": "text", "sentence_pairs": "en"}  # function of corpora -> its column of English
+
+
+@dataclass(frozen=True)
+class Config:
+    """One arm: a GPT2, its data, and how it is trained. T tokens a window are its `max_positions`."""
+
+    lr: float
+    warmup: int
+    steps: int
+    batch_size: int
+    data: tuple[str, ...] = ("speeches",)
+    weight_decay: float = 0.1
+    vocab_size: int = 4000
+    max_positions: int = 128
+    d_model: int = 128
+    n_heads: int = 8
+    n_kv_heads: int | None = None
+    n_layers: int = 4
+    d_ff: int | None = None
+    dropout: float = 0.1
+    placement: str = "pre"
+
+
+def model_config(config: Config, seed: int) -> GPT2Config:
+    """The network of an arm, with the weights of `seed`."""
+    names = {f.name for f in fields(GPT2Config)} & {f.name for f in fields(Config)}
+    return GPT2Config(**{name: getattr(config, name) for name in names}, seed=seed)
+
+
+@cache
+def windows(data: tuple[str, ...], split: str, length: int) -> Tensor:
+    """Token windows (N, length + 1) of the documents of `split`: inputs are [:, :-1], targets [:, 1:].
+
+    Splits are made by document. The sentences of `sentence_pairs` follow each other as they stand in the file, each a
+    document of its own.
+    """
+    tokenizer = tokenization.load(TOKENIZER)
+    texts = [text for name in data for text in getattr(corpora, name)(split)[SOURCES[name]]]
+    return corpora.token_windows(map(tokenizer.encode, texts), length + 1, tokenization.END)
+
+
+def next_token_loss(model: nn.Module, batch: tuple[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean loss in nats of each token of the windows (B, T + 1) but the first, given those before it."""
+    (ids,) = batch
+    logits = model(ids[:, :-1])  # (B, T, V)
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten()), {}
+
+
+def no_decay(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: matrices decay; gains, biases and embeddings do not."""
+    decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
+    parts: list[list[nn.Parameter]] = [[], []]
+    for parameter in model.parameters():
+        parts[id(parameter) not in decayed].append(parameter)
+    return [{"params": parts[0], "weight_decay": weight_decay}, {"params": parts[1], "weight_decay": 0.0}]
+
+
+def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
+    """Train with AdamW, a cosine schedule with warm-up, and gradients clipped to norm 1."""
+    data = windows(tuple(config.data), "train", config.max_positions)
+    batches = corpora.shuffled_batches((data,), config.batch_size, seed)
+    optimizer = torch.optim.AdamW(no_decay(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
+    schedule = cosine(config.steps, config.warmup, floor=0.05)
+    return train(
+        model, batches, next_token_loss, optimizer, steps=config.steps, schedule=schedule, seed=seed, stop_at=stop_at,
+        **options,
+    )  # fmt: skip
+
+
+def validation_loss(model: nn.Module, length: int) -> float:
+    """Mean loss in nats on the held-out speeches, in windows of `length`."""
+    held_out = windows(("speeches",), "validation", length)
+    return next_token_losses(model, held_out.to(next(model.parameters()).device)).mean().item()
+
+
+def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options: Any) -> tuple[GPT2, Outcome]:
+    """Train one arm: the model, and the outcome with its validation loss and the mean training loss of the last 20."""
+    arm = Config(**config)
+    model = GPT2(model_config(arm, seed))
+    untrained = validation_loss(model, arm.max_positions)
+    history = fit(model, arm, seed, stop_at, progress=False, **options)
+    last = history.column("loss")[-20:]
+    metrics: dict[str, float | None] = {
+        "diverged": float(history.diverged),
+        "final_loss": sum(last) / len(last),
+        "validation_loss": validation_loss(model, arm.max_positions),
+        "untrained_loss": untrained,
+    }
+    if history.diverged or not math.isfinite(metrics["validation_loss"] or math.nan):
+        metrics |= {"final_loss": None, "validation_loss": None}
+    return model, Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
+
+
+def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
+    """`train_arm`, without the model."""
+    return train_arm(config, seed, stop_at)[1]
+
+
+def arm(**changes: Any) -> dict[str, Any]:
+    """An arm's whole config as JSON values."""
+    values = asdict(Config(**changes))
+    return values | {"data": list(values["data"])}

@@ -1,0 +1,58 @@
+"""Absolute positions: a vector for each place in the sequence, added to the token's embedding."""
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.positions.base import Position, check_positions
+
+
+def sinusoids(pos: Tensor, d_model: int) -> Tensor:
+    """Waves of d_model / 2 wavelengths, from 2π to 2π · 10000, sines in the first half and cosines in the second.
+
+    pos (..., T) integers -> (..., T, d_model) float32: angles of a long sequence need it, whatever the model's type.
+    The paper interleaves sines and cosines, which is the same up to the order of channels. Raises ValueError for a
+    d_model that is odd or below 2. Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
+    """
+    if d_model < 2 or d_model % 2:
+        raise ValueError(f"d_model={d_model}; it must be even and at least 2")
+    wave = torch.arange(0, d_model, 2, device=pos.device, dtype=torch.float32)
+    angle = pos.unsqueeze(-1).float() / 10000 ** (wave / d_model)  # (..., T, d_model / 2)
+    return torch.cat([angle.sin(), angle.cos()], -1)
+
+
+class SinusoidalPosition(Position):
+    """Adds `sinusoids` to the stream: nothing is learned, and there is no last position."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        sinusoids(torch.zeros(0), d_model)  # refuses a width that cannot be
+        self.d_model = d_model
+
+    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
+        """x (B, T, C), pos (T,) or (B, T) -> (B, T, C)."""
+        check_positions("pos", pos, x.shape[1])
+        return x + sinusoids(pos, self.d_model).to(x.dtype)
+
+
+class LearnedPosition(Position):
+    """Adds a learned vector for each place from 0 to max_positions - 1; beyond them there is none.
+
+    A position outside raises ValueError where it is on the CPU; on a GPU torch's own device-side assertion stops the
+    program, since asking here would make the host wait. Raises ValueError for sizes below 1.
+    Source: Gehring et al. 2017, "Convolutional Sequence to Sequence Learning", section 3.1; GPT-2 and BERT use it.
+    """
+
+    def __init__(self, max_positions: int, d_model: int) -> None:
+        super().__init__()
+        for name, value in (("max_positions", max_positions), ("d_model", d_model)):
+            if value < 1:
+                raise ValueError(f"{name}={value}; it must be at least 1")
+        self.embedding = nn.Embedding(max_positions, d_model)
+
+    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
+        """x (B, T, C), pos (T,) or (B, T) -> (B, T, C)."""
+        check_positions("pos", pos, x.shape[1])
+        last = self.embedding.num_embeddings - 1
+        if pos.device.type == "cpu" and pos.numel() and not (int(pos.min()) >= 0 and int(pos.max()) <= last):
+            raise ValueError(f"pos goes from {int(pos.min())} to {int(pos.max())}; learned are 0 to {last}")
+        return x + self.embedding(pos)

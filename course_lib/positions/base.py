@@ -1,0 +1,43 @@
+"""The four places where a positional scheme can act. Attention modules, kernels and caches know these and no more."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Position(nn.Module):
+    """A positional scheme; this one is "none": each hook leaves things as they are.
+
+    A scheme overrides the hooks that it needs. All take explicit integer positions, (T,) or one row for each sequence,
+    (B, T); so a cached step at offset 7, or a block of a long sequence, is told its true places. Logits are
+    `scale * (q·k + score) + bias`. Example, a scheme that dislikes distance:
+
+        class Distance(Position):
+            def bias(self, q_pos, k_pos):
+                return -(q_pos[:, None] - k_pos[None, :]).abs()[None]  # (1, T, S), the same for all heads
+
+        attention(q, k, v, position=Distance(), q_pos=torch.arange(4), k_pos=torch.arange(4))
+    """
+
+    def embed(self, x: Tensor, pos: Tensor) -> Tensor:
+        """Act on the stream, once, before the first block: x (B, T, C) -> (B, T, C). Sinusoidal, learned."""
+        return x
+
+    def rotate(self, q: Tensor, k: Tensor, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Act on queries (B, H, T, D) and keys (B, Hkv, S, D) before they meet; keys are cached after it. RoPE."""
+        return q, k
+
+    def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor | None:
+        """Add to the scaled logits: (H, T, S) or (B, H, T, S), H may be 1; None adds nothing. ALiBi, T5."""
+        return None
+
+    def score(self, q: Tensor, q_pos: Tensor, k_pos: Tensor) -> Tensor | None:
+        """Add to q·k before the scale: (B, H, T, S), from the queries (B, H, T, D); None adds nothing. Shaw."""
+        return None
+
+
+def check_positions(name: str, pos: Tensor, length: int) -> None:
+    """Raise ValueError unless `pos` holds integers for `length` tokens: (length,) or (B, length)."""
+    if pos.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} has dtype {pos.dtype}; positions are int64 or int32")
+    if pos.ndim not in (1, 2) or pos.shape[-1] != length:
+        raise ValueError(f"{name} has shape {tuple(pos.shape)}; needed is ({length},) or (B, {length})")
