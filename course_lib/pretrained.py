@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.paths import verified, whole_or_nothing
 
@@ -26,7 +27,10 @@ class Origin:
     seed: int
 
 
-MODELS = {"residual-mlp": Origin(ResidualMLP, ResidualMLPConfig, "norm_dynamics", "pre-norm lr=0.001", 0)}
+MODELS = {
+    "residual-mlp": Origin(ResidualMLP, ResidualMLPConfig, "norm_dynamics", "pre-norm lr=0.001", 0),
+    "gpt2-tiny": Origin(GPT2, GPT2Config, "gpt2_tiny", "GPT-2 tiny", 0),
+}
 
 
 def origin(name: str) -> Origin:

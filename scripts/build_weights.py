@@ -1,29 +1,62 @@
-"""Train the weights of `data/weights/` again, each by the recorded study that it belongs to: `make weights`."""
+"""Train the weights of `data/weights/` again, each by the recorded study that it belongs to: `make weights`.
+
+    python scripts/build_weights.py [NAME ...]        (default: all)
+
+The run is recorded in results/ as the study's own. One that was killed goes on from its last checkpoint.
+"""
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from build_data import record
+from build_data import record as list_file
 from course_lib.corpora import fashion_tensors
-from course_lib.experiments import get_study, load
-from course_lib.experiments.norm_placement import Config, build, evaluate, fit
+from course_lib.experiments import get_study, language, load, norm_placement, record
+from course_lib.models.gpt2 import GPT2
 from course_lib.paths import shipped
-from course_lib.pretrained import MODELS, save
+from course_lib.pretrained import MODELS, Origin, save
+
+CHECKPOINTS = Path("checkpoints")
 
 
-def main() -> None:
-    """Train, compare with the record, save."""
+def residual_mlp(made: Origin, config: dict[str, Any]) -> torch.nn.Module:
+    """Train as the study `norm_dynamics` did, and compare with its record (whose traces are not made again here)."""
+    arm = norm_placement.Config(**config)
+    model = norm_placement.build(arm, made.seed)
+    norm_placement.fit(model, arm, made.seed)
+    runs = load(made.study)["arms"]
+    (recorded,) = (a["metrics"] for a in runs if (a["name"], a["seed"]) == (made.arm, made.seed))
+    print("now", norm_placement.evaluate(model, *fashion_tensors("test")), "recorded", recorded)
+    return model
+
+
+def gpt2(made: Origin, config: dict[str, Any]) -> torch.nn.Module:
+    """Train and record in one: it takes most of an hour."""
+    study, start, folder = get_study(made.study), time.perf_counter(), CHECKPOINTS / made.study
+    model, outcome = language.train_arm(config, made.seed, None, checkpoint_dir=folder, checkpoint_every=100)
+    record.add(study, made.study, made.arm, made.seed, config, outcome, time.perf_counter() - start)
+    shutil.rmtree(folder)
+    print(outcome.metrics)
+    return model
+
+
+def main(names: list[str]) -> None:
+    """Train, record or compare, save."""
+    if unknown := sorted(set(names) - set(MODELS)):
+        raise SystemExit(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
     torch.set_num_threads(1)  # as the recorded runs
-    for name, made in MODELS.items():
-        config = Config(**get_study(made.study).arms[made.arm])
-        model = build(config, made.seed)
-        fit(model, config, made.seed)
-        runs = load(made.study)["arms"]
-        (recorded,) = (a["metrics"] for a in runs if (a["name"], a["seed"]) == (made.arm, made.seed))
-        print(name, "now", evaluate(model, *fashion_tensors("test")), "recorded", recorded)
+    for name in names or MODELS:
+        made = MODELS[name]
+        train = gpt2 if made.model is GPT2 else residual_mlp
+        model = train(made, dict(get_study(made.study).arms[made.arm]))
         path = save(name, model, shipped("data") / "weights")
-        record([path])
+        list_file([path])
         print("wrote", path.name)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
