@@ -1,0 +1,268 @@
+"""Checks for the exercises of lesson 03."""
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib import heads as library
+from course_lib.attention import MultiHeadAttention, attention, causal
+from course_lib.exercises import Wrong, call, checker, expect, expect_gradient, expect_gradients, expect_kind
+from course_lib.exercises import learners_code as guarded_code
+from course_lib.generation import next_token_probabilities
+from course_lib.training import History, train
+
+B, T, HEADS, WIDTH = 2, 5, 3, 4
+C = HEADS * WIDTH
+Layer = Callable[[Tensor], Tensor]
+
+
+def _split(x: Tensor, n_heads: int) -> Tensor:
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+@checker
+def split_heads(fn: Callable[[Tensor, int], Tensor]) -> str:
+    """Check `fn(x, n_heads)`: (B, T, C) -> (B, H, T, D), head h from channels h D to (h + 1) D - 1."""
+    x = torch.randn(B, T, C)
+    mistakes = {
+        "The numbers are in the wrong places: `view(B, H, T, D)` cuts the sequence, not the channels. Split the last "
+        "axis first, (B, T, H, D), then swap axes 1 and 2.": x.reshape(B, HEADS, T, WIDTH),
+        "Head h must get *neighbouring* channels, h D to (h + 1) D - 1; yours takes every H-th one: the last axis "
+        "splits as (H, D), not as (D, H).": x.unflatten(-1, (WIDTH, HEADS)).permute(0, 3, 1, 2),
+    }
+    answer = call(fn, x, HEADS)
+    if isinstance(answer, Tensor) and answer.shape == (B, T, HEADS, WIDTH):
+        raise Wrong("That is (B, T, H, D). Each head must see the whole sequence: swap axes 1 and 2.")
+    expect(answer, _split(x, HEADS), mistakes)
+    return "Right: cut the channels, then give each head its own sequence."
+
+
+@checker
+def merge_heads(fn: Callable[[Tensor], Tensor]) -> str:
+    """Check `fn(y)`: (B, H, T, D) -> (B, T, H D), the inverse of `split_heads`."""
+    y = torch.randn(B, HEADS, T, WIDTH)
+    mistakes = {
+        "Heads and tokens are mixed up: swap axes 1 and 2 back before you join the last two.": y.reshape(B, T, C),
+        "The channels of the heads alternate: join (H, D), in this order.": y.permute(0, 2, 3, 1).flatten(2),
+    }
+    expect(call(fn, y), y.transpose(1, 2).flatten(2), mistakes)
+    return "Right: it undoes the split."
+
+
+def _multi_head(x: Tensor, q_proj: Layer, k_proj: Layer, v_proj: Layer, out_proj: Layer, n_heads: int) -> Tensor:
+    q, k, v = (_split(layer(x), n_heads) for layer in (q_proj, k_proj, v_proj))
+    return out_proj(attention(q, k, v, mask=causal, impl="explicit").transpose(1, 2).flatten(2))
+
+
+def _multi_head_mistakes(x: Tensor, layers: tuple[Layer, Layer, Layer, Layer]) -> dict[str, Tensor]:
+    """What each natural mistake would give."""
+    q_proj, k_proj, v_proj, out_proj = layers
+    q, k, v = (_split(layer(x), HEADS) for layer in (q_proj, k_proj, v_proj))
+    right = attention(q, k, v, mask=causal, impl="explicit")
+
+    def joined(y: Tensor) -> Tensor:
+        return out_proj(y.transpose(1, 2).flatten(2))
+
+    across = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), impl="explicit")  # (B, T, H, D)
+    scores = (q @ k.mT / WIDTH**0.5).masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -torch.inf)
+    late = (q @ k.mT / WIDTH**0.5).softmax(-1).tril()
+    return {
+        "The future is visible: the causal mask is missing.": joined(attention(q, k, v, impl="explicit")),
+        "The mask is the wrong way round: a token sees itself and what came *before* it.": joined(
+            attention(q, k, v, mask=torch.ones(T, T, dtype=torch.bool).triu(), impl="explicit")
+        ),
+        "The mask comes after the softmax: the rows no longer sum to 1. Set scores to -inf before it.": joined(
+            late @ v
+        ),
+        "The scale is 1/sqrt(C). Each head has its own small space: 1/sqrt(D) with D = C / n_heads.": joined(
+            attention(q, k, v, mask=causal, scale=C**-0.5, impl="explicit")
+        ),
+        "The scale 1/sqrt(D) is missing.": joined(attention(q, k, v, mask=causal, scale=1.0, impl="explicit")),
+        "Softmax runs over the wrong axis: each query's weights, along a row, must sum to 1.": joined(
+            scores.softmax(-2).nan_to_num() @ v
+        ),
+        "The heads are joined with a reshape alone; (B, H, T, D) needs axes 1 and 2 swapped back first.": out_proj(
+            right.reshape(B, T, C)
+        ),
+        "The heads are cut with a view alone. Split (B, T, C) as (B, T, H, D), then swap axes 1 and 2.": joined(
+            attention(*(layer(x).reshape(B, HEADS, T, WIDTH) for layer in layers[:3]), mask=causal, impl="explicit")
+        ),
+        "The output projection out_proj is missing.": right.transpose(1, 2).flatten(2),
+        "Attention runs over the heads, not over the tokens: it needs (B, H, T, D).": out_proj(across.flatten(2)),
+        "That is one head of width C: split q, k and v into n_heads first.": _multi_head(x, *layers, 1),
+        "Queries and keys are swapped: rows are queries.": _multi_head(x, k_proj, q_proj, v_proj, out_proj, HEADS),
+    }
+
+
+@checker
+def multi_head(fn: Callable[..., Tensor]) -> str:
+    """Check `fn(x, q_proj, k_proj, v_proj, out_proj, n_heads)`: causal multi-head attention (B, T, C) -> (B, T, C)."""
+    tensors = {"x": torch.randn(B, T, C)}
+    for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+        tensors |= {f"{name}.weight": torch.randn(C, C) * 0.7, f"{name}.bias": torch.randn(C)}
+
+    def with_layers(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def run(x: Tensor, *parameters: Tensor) -> Tensor:
+            return function(x, *_layers(parameters), HEADS)
+
+        return run
+
+    x, *parameters = tensors.values()
+    mistakes = _multi_head_mistakes(x, _layers(parameters))
+    expect(call(with_layers(fn), x, *parameters), with_layers(_multi_head)(x, *parameters), mistakes, tolerance=1e-4)
+    expect_gradients(with_layers(fn), with_layers(_multi_head), tensors)
+    return "Right: values and gradients equal the library's."
+
+
+def _layers(parameters: Sequence[Tensor]) -> tuple[Layer, Layer, Layer, Layer]:
+    pairs = zip(parameters[::2], parameters[1::2], strict=True)
+    q_proj, k_proj, v_proj, out_proj = (partial(F.linear, weight=weight, bias=bias) for weight, bias in pairs)
+    return q_proj, k_proj, v_proj, out_proj
+
+
+class _Mine(nn.Module):
+    """A MultiHeadAttention of a model, computed by the learner's function with the module's own layers."""
+
+    def __init__(self, module: MultiHeadAttention, fn: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.module, self.fn = module, fn
+
+    def forward(self, x: Tensor, **_: Any) -> Tensor:
+        m = self.module
+        answer = call(self.fn, x, m.q_proj, m.k_proj, m.v_proj, m.out_proj, m.n_heads)
+        expect_kind(answer, x, "In the model, the result of your function")
+        return answer
+
+
+@checker
+def injected(fn: Callable[..., Tensor], model: nn.Module, windows: Tensor) -> str:
+    """Put `fn` into every attention of a trained GPT-2; compare losses and gradients on windows, train ten steps."""
+    from course_lib.experiments.language import next_token_loss
+
+    theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
+    for block in mine.blocks:  # type: ignore[union-attr]
+        block.attention = _Mine(block.attention, fn)
+    losses, gradients = [], []
+    for m in (theirs, mine):
+        loss, _ = next_token_loss(m, (windows,))
+        with guarded_code("The backward pass through your function"):
+            gradients.append(torch.autograd.grad(loss, list(m.parameters()), allow_unused=True))
+        losses.append(loss.item())
+    if not abs(losses[1] - losses[0]) <= 1e-4 * losses[0]:
+        raise Wrong(f"With your function the model's loss is {losses[1]:.3f} nats; with the library's {losses[0]:.3f}.")
+    largest = max(want.abs().max().item() for want in gradients[0])
+    for (name, _), want, got in zip(theirs.named_parameters(), *gradients, strict=True):
+        if want.abs().max() > 1e-5 * largest:  # that of the key bias is 0 but for rounding
+            expect_gradient(got, want, name)
+    after = [_ten_steps(m, windows) for m in (theirs, mine)]
+    if not abs(after[1] - after[0]) <= 2e-3 * after[0]:
+        raise Wrong(
+            f"After ten steps the loss is {after[1]:.4f} with your function, {after[0]:.4f} with the library's."
+        )
+    return (
+        f"Your function runs in all {len(theirs.blocks)} layers: loss {losses[1]:.3f} nats "  # type: ignore[arg-type]
+        f"(the library's: {losses[0]:.3f}); after ten steps {after[1]:.3f} (the library's: {after[0]:.3f})."
+    )
+
+
+def _ten_steps(model: nn.Module, windows: Tensor) -> float:
+    from course_lib.experiments.language import next_token_loss
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    history: History = train(model, lambda step: (windows,), next_token_loss, optimizer, steps=10, progress=False)
+    return history.records[-1]["loss"]
+
+
+@checker
+def repeat_heads(fn: Callable[[Tensor, int], Tensor]) -> str:
+    """Check `fn(k, n_heads)`: (B, Hkv, S, D) -> (B, n_heads, S, D), each key head for its group of query heads."""
+    k = torch.randn(B, 2, T, WIDTH)
+    mistakes = {
+        "Your heads come as 0, 1, 0, 1, …: neighbouring query heads share a key head: 0, 0, …, 1, 1, …. "
+        "`repeat_interleave`, not `repeat`.": k.repeat(1, 3, 1, 1),
+    }
+    expect(call(fn, k, 6), k.repeat_interleave(3, 1), mistakes)
+    return "Right: query heads 0, 1, 2 share key head 0, and 3, 4, 5 key head 1."
+
+
+@checker
+def cached_step(fn: Callable[..., Any]) -> str:
+    """Check `fn(q, k, v, past)`: attention of new queries to all keys so far; returns (output, past)."""
+    q, k, v = (torch.randn(B, HEADS, T, WIDTH) for _ in range(3))
+    want = attention(q, k, v, mask=causal, impl="explicit")
+    past: Any = None
+    for t in range(T):
+        now = [x[:, :, t : t + 1] for x in (q, k, v)]
+        answer = call(fn, *now, past)
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise Wrong("Return two things: the output (B, H, 1, D), and the past for the next call.")
+        output, past = answer
+        only_new = attention(*now, impl="explicit")
+        before = attention(now[0], k[:, :, :t], v[:, :, :t], impl="explicit") if t else only_new
+        reverse = torch.softmax(now[0] @ k[:, :, : t + 1].mT / WIDTH**0.5, -1) @ v[:, :, : t + 1].flip(2)
+        mistakes = {
+            "The new query sees only its own key: append the new key and value to the past first.": only_new,
+            "The new token's own key is missing: a token may attend to itself. Append before you attend.": before,
+            "Keys and values are in different orders: append both at the end.": reverse,
+        }
+        expect(output, want[:, :, t : t + 1], mistakes if t else {}, what=f"At step {t}, the output")
+    return "Right: equal to the full forward at every step, without computing a key twice."
+
+
+@checker
+def top_p(fn: Callable[[Tensor, float], Tensor]) -> str:
+    """Check `fn(probabilities, p)`: (V,) -> (V,), the smallest set of likely tokens that reaches p, scaled to sum 1."""
+    for probabilities, p in (
+        (torch.tensor([0.10, 0.45, 0.05, 0.25, 0.15]), 0.6),
+        (torch.tensor([0.10, 0.45, 0.05, 0.25, 0.15]), 0.2),
+        (torch.tensor([0.30, 0.25, 0.25, 0.20]), 0.5),
+    ):
+        want = next_token_probabilities(probabilities.log(), top_p=p)
+        ordered, order = probabilities.sort(descending=True, stable=True)
+        short = torch.zeros_like(probabilities)
+        short[order] = ordered * (ordered.cumsum(0) <= p)
+        mistakes = {
+            "The set is too small: it must *reach* p, so the token that crosses p stays in.": (
+                short / short.sum() if short.sum() > 0 else short
+            ),
+            "What is left must sum to 1 again: divide by its sum.": probabilities * (want > 0),
+        }
+        answer = call(fn, probabilities, p)
+        if isinstance(answer, Tensor) and answer.shape == want.shape and not answer.isfinite().all():
+            raise Wrong(
+                "No token is left, and 0 / 0 is not a number. p is about the *sum* of the largest: the first always stays."
+            )
+        expect(answer, want, mistakes, what=f"For p = {p}, the result")
+    return "Right: few tokens where the model is sure, many where it is not."
+
+
+@checker
+def induction(fn: Callable[[Tensor, int], Tensor]) -> str:
+    """Check `fn(weights, length)`: the induction score of one head's map (T, T), with T = 1 + 2 length."""
+    length = 5
+    weights = torch.rand(1 + 2 * length, 1 + 2 * length).tril()
+    weights = weights / weights.sum(-1, keepdim=True)
+
+    def diagonal(offset: int, begin: int) -> Tensor:
+        return weights.diagonal(offset)[begin:].mean()
+
+    mistakes = {
+        "That is the weight on the earlier copy of the token itself; the head needs the token *after* it.": diagonal(
+            -length, 1
+        ),
+        "That is the token before the earlier copy; needed is the one after it.": diagonal(-length - 1, 0),
+        "That is the map the wrong way round: rows are queries.": weights.diagonal(length - 1)[2:].mean(),
+        "You count queries of the first copy too: only the repetition has an earlier copy.": diagonal(1 - length, 0),
+        "You count one query too many: the last token of the first copy has no earlier copy of itself.": diagonal(
+            1 - length, 1
+        ),
+        "Sum where a mean is needed: divide by the number of queries.": weights.diagonal(1 - length)[2:].sum(),
+    }
+    want = library.induction(weights[None, None, None], length).squeeze()
+    expect(call(fn, weights, length), want, mistakes)
+    return "Right: a diagonal of the map, length - 1 places below the main one."

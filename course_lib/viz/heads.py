@@ -1,0 +1,75 @@
+"""Pictures of many heads at once: grids of scores, layer by head."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from course_lib.viz.plots import MAX_WIDTH, new_figure
+
+
+def plot_score_grids(
+    scores: Mapping[str, Mapping[str, ArrayLike]], *, title: str, limits: Mapping[str, float] | None = None
+) -> Figure:
+    """A grid of small maps: a column for each role, a row for each model; `scores[role][model]` is (layers, heads).
+
+    All maps of a role share one scale, from 0 to 1 or to `limits[role]`, so that a trained model can be compared with
+    its controls. Raises ValueError for roles with different models, or scores that are not (layers, heads).
+    """
+    rows = {role: list(models) for role, models in scores.items()}
+    names = next(iter(rows.values()), [])
+    if not names or any(models != names for models in rows.values()):
+        raise ValueError(f"scores: models are {rows}; needed are the same ones, at least one, for each role")
+    width, height = min(MAX_WIDTH, 1.7 * len(scores) + 0.6), 1.55 * len(names) + 0.75
+    figure, axes = new_figure(len(scores), len(names), size=(width, height))
+    for column, (role, models) in enumerate(scores.items()):
+        limit = (limits or {}).get(role, 1.0)
+        for row, (name, values) in enumerate(models.items()):
+            ax = axes[row, column]
+            draw_grid(ax, np.asarray(values, float), limit, fmt="%.2f" if limit <= 2 else "%.0f")
+            if row == 0:
+                ax.set_title(role, fontsize="small", loc="center")
+            if column == 0:
+                ax.set_ylabel(f"{name}\nlayer", fontsize="small")
+            if row == len(names) - 1:
+                ax.set_xlabel("head", fontsize="small")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    return figure
+
+
+def draw_grid(ax: Axes, values: np.ndarray, limit: float, fmt: str = "%.2f", signed: bool = False) -> None:
+    """One map (layers, heads) with its numbers in the cells; layer 0 on top."""
+    if values.ndim != 2:
+        raise ValueError(f"values has shape {values.shape}; needed is (layers, heads)")
+    ax.imshow(values, cmap="RdBu_r" if signed else "viridis", vmin=-limit if signed else 0, vmax=limit, aspect="auto")
+    for (layer, head), value in np.ndenumerate(values):
+        dark = abs(value) > 0.6 * limit if signed else value < 0.6 * limit
+        text = (fmt % value).replace("0.", ".", 1) if abs(value) < 1 else fmt % value
+        ax.text(head, layer, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
+    ax.set_xticks(range(values.shape[1]))
+    ax.set_yticks(range(values.shape[0]))
+    ax.tick_params(labelsize="x-small", length=2)
+
+
+def plot_ablation(costs: ArrayLike, errors: ArrayLike, *, title: str) -> Figure:
+    """What the loss rises by without each head, in nats: a map, and the heads in order with 95 % intervals.
+
+    costs and errors (layers, heads); errors are half-widths of intervals. Raises ValueError for other shapes.
+    """
+    mean, half = np.asarray(costs, float), np.asarray(errors, float)
+    if mean.ndim != 2 or mean.shape != half.shape:
+        raise ValueError(f"costs has shape {mean.shape}, errors {half.shape}; needed is twice (layers, heads)")
+    figure, axes = new_figure(2, size=(10.0, 3.6), width_ratios=(1, 1.5))
+    draw_grid(axes[0, 0], mean, float(np.abs(mean).max()), "%.3f", signed=True)
+    axes[0, 0].set(xlabel="head", ylabel="layer", title="loss without it, minus loss with it")
+    order = np.argsort(-mean, axis=None)
+    ax = axes[0, 1]
+    ax.errorbar(range(len(order)), mean.flat[order], yerr=half.flat[order], fmt=".", ms=5, lw=1, color="#0072B2")
+    ax.axhline(0, color="black", lw=0.8)
+    names = [f"{i // mean.shape[1]}.{i % mean.shape[1]}" for i in order]
+    ax.set_xticks(range(len(order)), labels=names, rotation=90, fontsize="xx-small")
+    ax.set(xlabel="layer.head", ylabel="nats a token", title="in order of cost, 95 % intervals over texts")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    return figure

@@ -1,0 +1,115 @@
+"""Scores of heads on maps whose answer is known, and ablation against a model that really lacks the head."""
+
+import pytest
+import torch
+
+from course_lib import heads
+from course_lib.evaluation import next_token_losses
+from course_lib.models.gpt2 import GPT2, GPT2Config
+from tests.conftest import randomise
+
+T = 9
+
+
+def maps_of(*places):
+    """One layer, one sequence, a head for each function of the query's place: all its weight is on that key."""
+    maps = torch.zeros(1, 1, len(places), T, T)
+    for head, place in enumerate(places):
+        for t in range(T):
+            maps[0, 0, head, t, place(t)] = 1
+    return maps
+
+
+BEFORE, SELF, FIRST = (lambda t: max(t - 1, 0)), (lambda t: t), (lambda t: 0)
+
+
+def test_each_score_is_one_for_its_own_head():
+    maps = maps_of(BEFORE, SELF, FIRST)
+    assert heads.previous_token(maps).tolist() == [[1, 0, pytest.approx(1 / (T - 1))]]
+    assert heads.same_token(maps).tolist() == [[0, 1, 0]]
+    assert heads.first_token(maps).tolist() == [[pytest.approx(1 / (T - 1)), 0, 1]]
+    want = [(T - 1) / T, 0, (T - 1) / 2]
+    assert heads.reach(maps)[0].tolist() == pytest.approx(want)
+    even = torch.ones(1, 1, 1, T, T).tril() / torch.arange(1, T + 1).view(-1, 1)
+    assert heads.reach(even).item() == pytest.approx((T - 1) / 4)
+
+
+def test_scores_average_over_sequences_and_keep_layers_and_heads_apart():
+    maps = torch.stack([maps_of(BEFORE, SELF)[0], maps_of(SELF, SELF)[0]])  # two layers
+    assert heads.previous_token(maps).tolist() == [[1, 0], [0, 0]]
+    two = torch.cat([maps_of(BEFORE), maps_of(SELF)], 1)  # two sequences
+    assert heads.previous_token(two).tolist() == [[0.5]]
+
+
+def test_weight_on_wanted_tokens_counts_only_what_lies_before():
+    ids = torch.tensor([[7, 1, 2, 7, 3, 4, 7, 5, 6]])
+    last_mark = [0, 0, 0, 0, 3, 3, 3, 6, 6]
+    maps = maps_of(lambda t: last_mark[t], SELF, FIRST)
+    # Asked are the queries 4 to 8; a mark itself may look at an earlier mark; place 0 does not count.
+    assert heads.on_tokens(maps, ids, [7]).tolist() == [[1, 0, 0]]
+    with pytest.raises(ValueError, match=r"wanted=\[9\]"):
+        heads.on_tokens(maps, ids, [9])
+
+
+def test_induction_on_a_repeated_sequence():
+    length = (T - 1) // 2
+    ids = heads.repeated(length, 3, range(10, 30), seed=0, start=2)
+    assert ids.shape == (3, T)
+    assert (ids[:, 0] == 2).all()
+    assert torch.equal(ids[:, 1 : 1 + length], ids[:, 1 + length :])
+    assert all(len(set(row[1 : 1 + length].tolist())) == length for row in ids)
+    assert not torch.equal(ids[0], ids[1])
+    row = ids[0].tolist()
+
+    def after_earlier_copy(t):
+        return row.index(row[t]) + 1 if t > length else 0
+
+    maps = maps_of(after_earlier_copy, lambda t: max(0, t - length), BEFORE)
+    assert heads.induction(maps, length).tolist() == [[1, 0, 0]]
+    with pytest.raises(ValueError, match="length=3 needs 7"):
+        heads.induction(maps, 3)
+    for wrong in (1, 21):
+        with pytest.raises(ValueError, match=f"length={wrong}"):
+            heads.repeated(wrong, 1, range(20), seed=0, start=2)
+
+
+@pytest.fixture
+def model():
+    made = GPT2(GPT2Config(vocab_size=30, max_positions=16, d_model=12, n_heads=3, n_layers=2)).eval()
+    randomise(made)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(0.3)
+    return made
+
+
+def test_maps_are_those_of_all_layers(model):
+    ids = torch.randint(30, (2, 7))
+    maps = heads.attention_maps(model, ids)
+    assert maps.shape == (2, 2, 3, 7, 7)
+    assert maps.sum(-1).allclose(torch.ones(()))
+
+
+def test_ablation_equals_a_model_whose_head_writes_nothing(model):
+    windows = torch.randint(30, (3, 10))
+    costs = heads.ablation_costs(model, windows)
+    assert costs.shape == (2, 3, 3)
+    before = next_token_losses(model, windows).mean(1)
+    with torch.no_grad():
+        model.blocks[1].attention.out_proj.weight[:, 4:8] = 0  # head 1 of 3, each 4 wide
+    after = next_token_losses(model, windows).mean(1)
+    assert (after - before).abs().min() > 1e-4
+    assert costs[1, 1].allclose(after - before, atol=1e-5)
+
+
+def test_ablation_ends_after_an_error_and_names_a_wrong_head(model):
+    ids = torch.randint(30, (1, 5))
+    want = model(ids)
+    with heads.without_head(model, 0, 0):
+        assert not torch.equal(model(ids), want)
+    with pytest.raises(ValueError, match="ids"), heads.without_head(model, 0, 0):
+        model(ids[0])
+    assert torch.equal(model(ids), want)
+    for layer, head in ((2, 0), (0, 3), (-1, 0)):
+        with pytest.raises(ValueError, match=r"(layer|head)=-?\d; allowed"), heads.without_head(model, layer, head):
+            pass
