@@ -205,6 +205,9 @@ def test_wheel_carries_the_shipped_files(wheel: Path, source: Path) -> None:
     for name in ("data/fashion_mnist.npz", "data/SHA256SUMS", "data/SOURCES.md", "results/norm_placement.json"):
         assert name in names
     assert any(name.startswith("solutions/") and name.endswith(".py") for name in names)
+    widget = {path.relative_to(source).as_posix() for path in source.glob("course_lib/viz/explorer.*")}
+    assert len(widget) == 6  # explorer.py, its four scripts and its style
+    assert widget <= set(inside)
     assert not [name for name in inside if name.startswith(("tests/", "notebooks/", "scripts/", "benchmarks/"))]
 
 

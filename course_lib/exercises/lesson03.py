@@ -235,7 +235,7 @@ def top_p(fn: Callable[[Tensor, float], Tensor]) -> str:
         answer = call(fn, probabilities, p)
         if isinstance(answer, Tensor) and answer.shape == want.shape and not answer.isfinite().all():
             raise Wrong(
-                "No token is left, and 0 / 0 is not a number. p is about the *sum* of the largest: the first always stays."
+                "No token is left, and 0 / 0 is not a number. p is about the *sum* of the largest: one always stays."
             )
         expect(answer, want, mistakes, what=f"For p = {p}, the result")
     return "Right: few tokens where the model is sure, many where it is not."

@@ -9,11 +9,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course_lib.models.bigram import CountedBigram
+from course_lib.models.gpt2 import GPT2
 from course_lib.tokenization import Tokenizer
 from course_lib.viz.animate import png
 from course_lib.viz.language import BigramView, bigram_view, plot_bigram_view
 from course_lib.viz.norms import NormFrame, Traces, layer_names, norm_frame, plot_norm_frame
 from course_lib.viz.plots import new_figure
+from course_lib.viz.sampling import NextToken, next_token, plot_next_token
 
 ERROR_RED = "#a00"
 
@@ -132,3 +134,26 @@ def bigram_explorer(table: CountedBigram, held_out: Tensor, tokenizer: Tokenizer
         return bigram_view(table, held_out, tokenizer, text, weight)
 
     return Explorer(compute, plot_bigram_view, controls)
+
+
+def next_token_explorer(model: GPT2, tokenizer: Tokenizer, text: str) -> Explorer:
+    """Explore what a model draws its next token from: type a text, and move temperature, top-k (0: all) and top-p."""
+    wide, slider = widgets.Layout(width="560px"), widgets.Layout(width="380px")
+    controls = {
+        "text": widgets.Text(value=text, description="text", layout=wide, continuous_update=False),
+        "temperature": widgets.FloatSlider(
+            value=1.0, min=0, max=2, step=0.1, description="temperature", layout=slider, continuous_update=False
+        ),
+        "top_k": widgets.SelectionSlider(
+            options=[("all", 0), *((str(k), k) for k in (1, 2, 5, 10, 20, 50, 100, 500))],
+            description="top-k", layout=slider, continuous_update=False,
+        ),
+        "top_p": widgets.FloatSlider(
+            value=1.0, min=0.05, max=1, step=0.05, description="top-p", layout=slider, continuous_update=False
+        ),
+    }  # fmt: skip
+
+    def compute(text: str, temperature: float, top_k: int, top_p: float) -> NextToken:
+        return next_token(model, tokenizer, text, temperature, top_k, top_p, model.config.max_positions)
+
+    return Explorer(compute, plot_next_token, controls)
