@@ -14,7 +14,9 @@ class Decoder(Protocol):
 
     def __call__(self, ids: Tensor, caches: Sequence[Cache] | None = None) -> Tensor: ...
 
-    def new_caches(self) -> Sequence[Cache]: ...
+    def new_caches(self) -> Sequence[Cache]:
+        """An empty cache for each block."""
+        ...
 
 
 def next_token_probabilities(
@@ -38,13 +40,13 @@ def next_token_probabilities(
     logits = logits.float()
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
-    # The largest logit as 0 first: a tiny temperature then gives -inf, never inf - inf.
-    logits = (logits - logits.amax(-1, keepdim=True)) / temperature
+    # The largest logit as 0 first: a tiny temperature then gives -inf, never inf - inf. In float32 1e-50 would be 0.
+    logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, torch.finfo(torch.float32).tiny)
     if top_k is not None and top_k < logits.shape[-1]:
         last = logits.topk(top_k, -1).values[..., -1:]
         logits = logits.masked_fill(logits < last, -torch.inf)
     probabilities = logits.softmax(-1)
-    if top_p is None:
+    if top_p is None or top_p == 1:  # 1 is all of them: a sum of many may round to it before the last
         return probabilities
     ordered, order = probabilities.sort(dim=-1, descending=True, stable=True)
     needed = ordered.cumsum(-1) - ordered < top_p  # what comes before a kept token is less than top_p
@@ -62,7 +64,8 @@ def generate(
 
     `model` is used as it is: put it in eval mode. Draws are made on the CPU, so that a seed means the same on every
     device. Without `use_cache` the whole text is computed again for each token: the same, but slower. Raises ValueError
-    for n_tokens < 0, ids without a token, and what `next_token_probabilities` and the model's end of positions refuse.
+    for n_tokens < 0, ids without a token, a model that gives NaN, and what `next_token_probabilities` and the model's
+    end of positions refuse.
     """
     if ids.ndim != 2 or ids.shape[1] < 1:
         raise ValueError(f"ids has shape {tuple(ids.shape)}; needed is (B, T) with at least one token")
@@ -73,6 +76,8 @@ def generate(
     new = ids
     for _ in range(n_tokens):
         logits = model(new if use_cache else ids, caches)[:, -1]  # (B, V)
+        if logits.isnan().any():
+            raise ValueError("model: its logits are NaN, so that no token is the most likely one")
         probabilities = next_token_probabilities(logits, temperature, top_k, top_p).cpu()
         new = torch.multinomial(probabilities, 1, generator=generator).to(ids)  # (B, 1)
         ids = torch.cat([ids, new], 1)

@@ -31,8 +31,10 @@ LESSONS = (
     Lesson(
         1, "layernorm_dynamics", "LayerNorm dynamics", "Why does a deep network need a norm, and where?", ready=True
     ),
-    Lesson(2, "attention_scoring", "Attention scoring", "Why divide by √d?", (1,)),
-    Lesson(3, "multi_head_attention", "Multi-head attention", "What do the heads of a trained GPT-2 do?", (2,)),
+    Lesson(2, "attention_scoring", "Attention scoring", "Why divide by √d?", (1,), ready=True),
+    Lesson(
+        3, "multi_head_attention", "Multi-head attention", "What do the heads of a trained GPT-2 do?", (2,), ready=True
+    ),
     Lesson(4, "local_and_global_attention", "Local and global attention", "Can attention cost O(T)?", (3,)),
     Lesson(5, "positional_encodings", "Positional encodings", "How does a model know the order of its tokens?", (3,)),
     Lesson(6, "tokenizer_training", "Tokenizer training", "How is Japanese cut into pieces?"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from course_lib.experiments import STUDIES, Outcome, as_frame, get_study, load, load_tensors, record, runner
+from course_lib.experiments import STUDIES, Outcome, as_frame, get_study, language, load, load_tensors, record, runner
 from course_lib.experiments.study import Study, changed
 from tests.conftest import ROOT
 
@@ -28,7 +28,7 @@ def test_the_record_is_complete_and_valid(name):
     assert saved["question"] == study.question
     assert saved["prediction"] == study.prediction
     assert {"study", "question", "prediction", "arms", "hardware", "versions", "date"} == set(saved)
-    assert study.seeds >= 3
+    assert study.seeds >= 3 or len(study.arms) == 1  # one arm compares nothing
     wanted = {(arm, seed): config for arm, config in study.arms.items() for seed in range(study.seeds)}
     assert {(a["name"], a["seed"]): a["config"] for a in saved["arms"]} == wanted
     for run in saved["arms"]:
@@ -41,8 +41,9 @@ def test_the_record_is_complete_and_valid(name):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_first_steps_can_be_made_again(name):
+def test_the_first_steps_can_be_made_again(name, monkeypatch):
     """20 steps of one arm, on one thread as in the record, match the recorded curve."""
+    monkeypatch.setattr(language, "validation_loss", lambda model, length: 0.0)  # not asked here, and slow
     study, saved = get_study(name), load(name)
     run = saved["arms"][len(saved["arms"]) // 2]
     threads = torch.get_num_threads()

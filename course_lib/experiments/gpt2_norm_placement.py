@@ -19,7 +19,7 @@ STUDY = Study(
     ),
     arms={
         f"{placement}-norm lr={lr:g}": arm(
-            lr=lr, warmup=30, steps=250, batch_size=16, placement=placement, n_layers=8, d_model=96, n_heads=6,
+            lr=lr, warmup=30, steps=250, batch_size=8, placement=placement, n_layers=8, d_model=96, n_heads=6,
             max_positions=96, dropout=0.0,
         )
         for placement in ("pre", "post")

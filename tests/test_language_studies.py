@@ -1,0 +1,106 @@
+"""Studies of language models: data without leaks, the optimizer's groups, what is measured, and claims of lesson 03."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from torch import nn
+
+from course_lib import corpora, pretrained, tokenization
+from course_lib.evaluation import next_token_losses
+from course_lib.experiments import kv_heads, language, load
+from course_lib.models.gpt2 import GPT2, GPT2Config
+
+TINY = language.Config(
+    lr=1e-3, warmup=1, steps=4, batch_size=4, max_positions=16, d_model=16, n_heads=4, n_layers=1, d_ff=16
+)
+
+
+def test_windows_are_of_one_split_and_end_documents():
+    train, held_out = (language.windows(("speeches",), split, 128) for split in ("train", "validation"))
+    assert train.shape[1] == held_out.shape[1] == 129
+    tokenizer = tokenization.load("english-4k")
+    first = tokenizer.encode(corpora.speeches("validation")["text"][0])
+    assert held_out[0].tolist() == first[:129]
+    assert (held_out == tokenization.END).sum() in (len(corpora.speeches("validation")) - 1, 9)
+    seen = {tuple(row.tolist()) for row in train.unfold(1, 64, 8).flatten(0, 1)}
+    assert not any(tuple(row.tolist()) in seen for row in held_out.unfold(1, 64, 8).flatten(0, 1))
+    both = language.windows(("speeches", "sentence_pairs"), "train", 128)
+    assert torch.equal(both[: len(train) - 1], train[:-1])
+    assert len(both) > 1.8 * len(train)
+
+
+def test_loss_is_of_the_next_token():
+    model = GPT2(language.model_config(TINY, 0)).eval()
+    windows = torch.randint(4000, (3, 17))
+    loss, _ = language.next_token_loss(model, (windows,))
+    assert loss.item() == pytest.approx(next_token_losses(model, windows).mean().item(), rel=1e-5)
+
+
+def test_only_matrices_decay_and_every_parameter_is_in_one_group():
+    model = GPT2(GPT2Config(vocab_size=9, max_positions=4, d_model=8, n_heads=2, n_layers=1))
+    decayed, others = language.no_decay(model, 0.1)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert {names[p].split(".")[-2] for p in decayed["params"]} == {
+        "q_proj", "k_proj", "v_proj", "out_proj", "up", "down",
+    }  # fmt: skip
+    assert all(p.ndim == 2 for p in decayed["params"])
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+
+
+@pytest.fixture
+def few_windows(monkeypatch):
+    """Validation on 20 windows: enough to see that something was learned."""
+
+    def loss(model, length):
+        return next_token_losses(model, language.windows(("speeches",), "validation", length)[:20]).mean().item()
+
+    monkeypatch.setattr(language, "validation_loss", loss)
+
+
+def test_validation_is_on_all_held_out_speeches(monkeypatch):
+    asked = []
+    monkeypatch.setattr(language, "next_token_losses", lambda model, ids: asked.append(ids) or torch.ones(3))
+    assert language.validation_loss(nn.Linear(1, 1), 128) == 1
+    assert torch.equal(asked[0], language.windows(("speeches",), "validation", 128))
+
+
+@pytest.mark.usefixtures("few_windows")
+def test_a_run_learns_and_measures_its_cache():
+    outcome = kv_heads.run(asdict(TINY) | {"data": ["speeches"], "n_kv_heads": 2}, seed=0, stop_at=2)
+    assert len(outcome.curve["loss"]) == 2
+    assert outcome.metrics["cache_bytes"] == 2 * 2 * 4 * 16 * 4  # k and v, 2 heads of 4, 16 places, 4 bytes, one layer
+    assert 0 < outcome.metrics["validation_loss"] < outcome.metrics["untrained_loss"]
+    assert outcome.params == sum(p.numel() for p in GPT2(language.model_config(TINY, 0)).parameters()) - 2 * 8 * 17
+
+
+@pytest.mark.usefixtures("few_windows")
+def test_a_run_that_diverged_has_no_losses(monkeypatch):
+    def spoilt(model, batch):
+        return nn.functional.cross_entropy(model(batch[0][:, :-1]).flatten(0, 1), batch[0][:, 1:].flatten()) / 0, {}
+
+    monkeypatch.setattr(language, "next_token_loss", spoilt)
+    metrics = language.run(asdict(TINY), 0, None).metrics
+    assert metrics["diverged"] == 1
+    assert metrics["validation_loss"] is None
+    assert metrics["final_loss"] is None
+
+
+def test_arms_of_kv_heads_differ_only_in_heads_and_have_equal_parameters():
+    params = {run["params"] for run in load("kv_heads")["arms"]}
+    assert max(params) / min(params) < 1.001
+    configs = [
+        {k: v for k, v in arm.items() if k not in ("n_kv_heads", "d_ff")} for arm in kv_heads.STUDY.arms.values()
+    ]
+    assert all(config == configs[0] for config in configs)
+
+
+def test_the_shipped_gpt2_is_the_recorded_one_and_beats_the_bigram():
+    model, made = pretrained.load("gpt2-tiny"), pretrained.origin("gpt2-tiny")
+    (run,) = load(made.study)["arms"]
+    held_out = language.windows(("speeches",), "validation", 256)
+    assert sum(p.numel() for p in model.parameters()) == run["params"]
+    few = next_token_losses(model, held_out[::10]).mean().item()
+    assert few == pytest.approx(run["metrics"]["validation_loss"], abs=0.06)  # a tenth of the windows, float16 weights
+    assert few < 4.685 - 0.2  # ln 108.3, the Kneser-Ney bigram of notebook 00
