@@ -3,12 +3,15 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from course_lib import corpora
+from course_lib import corpora, pretrained, tokenization
 from course_lib.experiments import load_tensors
 from course_lib.paths import shipped, whole_or_nothing
 from course_lib.viz.animate import gif, png
+from course_lib.viz.attention_maps import Selection
+from course_lib.viz.attention_plot import plot_maps
 from course_lib.viz.contact_sheet import choose_drawings, contact_sheet
 from course_lib.viz.lesson_map import plot_lesson_map
+from course_lib.viz.model_maps import maps_of
 from course_lib.viz.norms import norm_frame, plot_norm_frames
 from course_lib.viz.plots import use_house_style
 
@@ -26,6 +29,15 @@ def emoji_sheet() -> Figure:
     return contact_sheet(pictures, names, dict.fromkeys(order, 2), "Ten classes of emoji, as seven sets draw them")
 
 
+def attention() -> Figure:
+    """What the explorer shows of the shipped GPT-2, at the head that looks most at the token before."""
+    text = "The people of this country are strong. The people of this country are free."
+    maps = maps_of(pretrained.load("gpt2-tiny"), tokenization.load("english-4k"), text)
+    previous = maps.weights.diagonal(-1, 2, 3).mean(-1)  # (layers, heads)
+    layer, head = (int(i) for i in np.unravel_index(previous.argmax(), previous.shape))
+    return plot_maps(maps, Selection(layer, head))
+
+
 def main() -> None:
     """Draw all of them."""
     use_house_style()
@@ -37,6 +49,8 @@ def main() -> None:
         path.write_bytes(png(plot_lesson_map()))
     with whole_or_nothing(IMAGES / "emoji10.png") as path:
         path.write_bytes(png(emoji_sheet()))
+    with whole_or_nothing(IMAGES / "attention.png") as path:
+        path.write_bytes(png(attention()))
     print(*(f"{path.name}: {path.stat().st_size // 1000} kB" for path in sorted(IMAGES.iterdir())), sep="\n")
 
 
