@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks import __main__ as cli
 from benchmarks import flops, measure, report, timing
 from benchmarks.case import AGAIN, CASES, Case, Race, get_case
-from benchmarks.cases import norms, training_step
+from benchmarks.cases import decoding, gpt2_step, norms, training_step
 from benchmarks.flops import Product, count_flops, fastest_product, share_of_peak
 from benchmarks.measure import PEAK, Disagreement, check_agreement, race_rows
 from benchmarks.timing import Ratio, difference, ratio, take_turns
@@ -282,24 +282,28 @@ def test_a_rivals_copy_is_its_own(name):
         race = case.race(setting, CPU)
         assert list(race.runs) == [*race.rivals, *(AGAIN + rival for rival in race.rivals), *race.ours]
         assert race.runs is race.runs  # copied once: what was checked is what is timed
-        (rival,) = race.rivals
-        before = race.rivals[rival]()
-        for _ in range(3):
-            moved = race.runs[AGAIN + rival]()
-        assert all(torch.equal(moved[key], before[key]) for key in before) == (name == "norms")  # a step trains
+        for rival in race.rivals:
+            before = race.rivals[rival]()
+            for _ in range(3):
+                moved = race.runs[AGAIN + rival]()
+            assert all(torch.equal(moved[key], before[key]) for key in before) == (name not in STEPS)  # a step trains
         check_agreement(case.race(setting, CPU))
-        model = {run: race.runs[run].model for run in race.runs} if name == "training_step" else {}
+        model = {run: race.runs[run].model for run in race.runs} if name in STEPS else {}
         storages = [{p.data_ptr() for p in m.parameters()} for m in model.values()]
         assert len(set().union(*storages)) == sum(map(len, storages))
-        if model:
+        for rival in race.rivals if model else ():
             copy = race.runs[AGAIN + rival]
-            assert copy.optimizer.param_groups[0]["params"][0] is next(copy.model.parameters())
-            assert copy.compared["head.weight"] is copy.model.head.weight
+            parameters = dict(copy.model.named_parameters())
+            assert copy.optimizer.param_groups[0]["params"][0] is next(iter(parameters.values()))
+            assert all(tensor is parameters[key] for key, tensor in copy.compared.items())
 
 
+STEPS = ("training_step", "gpt2_step")
 SMALL = {
     "norms": {"shape": [2, 5, 12]},
     "training_step": {"d_model": 8, "d_ff": 12, "n_layers": 3, "batch": 6},
+    "gpt2_step": {"vocab_size": 11, "d_model": 8, "n_heads": 2, "n_layers": 2, "batch": 3, "length": 5},
+    "decoding": {"d_model": 64, "batch": 2, "length": 7},
 }
 
 
@@ -439,6 +443,79 @@ def test_another_network_is_refused(setting, monkeypatch):
     monkeypatch.setattr(training_step.TorchBlock, "forward", lambda self, x: x + self.norm(self.mlp(x)))
     with pytest.raises(Disagreement):
         check_agreement(training_step.race(setting, CPU))
+
+
+GPT2_SETTINGS = small("gpt2_step").settings
+
+
+@pytest.mark.parametrize("setting", GPT2_SETTINGS, ids=lambda s: s["dtype"])
+def test_the_gpt2_step_counts_its_products_and_moves(setting):
+    race = gpt2_step.race(setting, CPU)
+    c, n, b, t, v = 8, 2, 3, 5, 11
+    assert race.model_flops == 3 * 2 * (b * t * (n * 12 * c * c + c * v) + n * 2 * b * t * t * c)
+    for name, run in {**race.rivals, **race.ours}.items():
+        assert run.model.training
+        assert [m.p for m in run.model.modules() if isinstance(m, nn.Dropout) and m.p > 0] == []
+        run.forward_backward()
+        norm = grad_norm(run.model)
+        run.forward_backward()
+        assert grad_norm(run.model) == norm > 0  # a second pass starts from zero
+        compared = set(run())
+        ours = dict(race.ours["GPT2"].model.named_parameters())
+        wanted = {key for key, p in ours.items() if race.dtype == torch.float32 or p.ndim > 1}
+        assert compared == {"loss"} | {key for key in wanted if not key.endswith("k_proj.bias")}, name
+        losses = [run()["loss"].item() for _ in range(5)]
+        assert losses[-1] < losses[0]
+    implementations = [race.rivals[name].model.model.config._attn_implementation for name in race.rivals]
+    assert implementations == ["sdpa", "eager"]
+    assert list(race.rivals) == ["transformers, sdpa", "transformers, eager"]
+
+
+@pytest.mark.parametrize("setting", GPT2_SETTINGS, ids=lambda s: s["dtype"])
+@pytest.mark.parametrize("wrong", ["no mask", "another activation", "no position"])
+def test_another_gpt2_is_refused(wrong, setting):
+    race = gpt2_step.race(setting, CPU)
+    model = race.ours["GPT2"].model
+    for block in model.blocks:
+        if wrong == "no mask":
+            block.attention.mask = None
+        if wrong == "another activation":
+            block.mlp.act = torch.relu
+    if wrong == "no position":
+        model.position.embedding.weight.data.zero_()
+    with pytest.raises(Disagreement):
+        check_agreement(race)
+
+
+@pytest.mark.parametrize("setting", small("decoding").settings, ids=lambda s: f"{s['n_kv_heads']} {s['dtype']}")
+def test_a_decoding_step_is_the_last_token_of_the_text(setting):
+    race = decoding.race(setting, CPU)
+    step = race.ours["MultiHeadAttention"]
+    module, length = step.module, setting["length"]
+    for run in race.runs.values():
+        assert torch.equal(run()["output"], run()["output"])  # no call is a token further than the one before
+    assert step.cache.length == length
+    assert step.cache.bytes() == 2 * 2 * setting["n_kv_heads"] * length * 4 * race.dtype.itemsize
+    # The cache is as if the tokens before had gone through the module; nothing of its mask is left out.
+    k, v, _ = (x[:, :, :-1] if x.ndim > 1 else x for x in (step.cache._k, step.cache._v, torch.arange(length)))
+    projected = [p(step.last).unflatten(-1, (-1, 4)).transpose(1, 2) for p in (module.k_proj, module.v_proj)]
+    keys, values = (torch.cat([old, new], 2) for old, new in zip((k, v), projected, strict=True))
+    query = module.q_proj(step.last).unflatten(-1, (16, 4)).transpose(1, 2)
+    y = F.scaled_dot_product_attention(query, keys, values, enable_gqa=True)
+    assert relative_error(step()["output"], module.out_proj(y.transpose(1, 2).flatten(2))) < 0.02
+    heads = {name: run.module.n_kv_heads for name, run in race.rivals.items() if hasattr(run, "module")}
+    assert heads == ({} if setting["n_kv_heads"] == 16 else {"MultiHeadAttention, all key heads": 16})
+    # All positions but the last are seen, too: a key that is changed changes the output.
+    before = step()["output"].clone()
+    step.cache._v[:, :, 0] += 100
+    assert not torch.allclose(step()["output"], before)
+
+
+def test_copied_heads_in_another_order_are_refused(monkeypatch):
+    setting = next(s for s in small("decoding").settings if (s["n_kv_heads"], s["dtype"]) == (4, "float32"))
+    monkeypatch.setattr(decoding, "repeat_heads", lambda x, n: x.repeat(1, n // x.shape[1], 1, 1))
+    with pytest.raises(Disagreement, match="all key heads"):
+        check_agreement(decoding.race(setting, CPU))
 
 
 def test_the_table_says_what_was_compared():

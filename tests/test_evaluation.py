@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.evaluation import next_token_losses, perplexity
+from course_lib.evaluation import future_leak, next_token_losses, perplexity
 
 VOCABULARY = 7
 
@@ -127,8 +127,56 @@ def test_perplexity_is_the_exponential_of_the_mean():
         (lambda: next_token_losses(Table(), windows_of(2, 5).byte()), "windows has dtype torch.uint8"),
         (lambda: next_token_losses(Table(), windows_of(2, 5), 0), "batch_size=0; it must be at least 1"),
         (lambda: perplexity(torch.ones(0, 3)), "losses has shape (0, 3)"),
+        (lambda: future_leak(Table(), torch.zeros(1, dtype=torch.long)), "ids is torch.int64 (1,); needed is int64 or"),
+        (lambda: future_leak(Table(), windows_of(2, 5)), "ids is torch.int64 (2, 5); needed is int64 or int32 (T,)"),
+        (lambda: future_leak(Table(), torch.zeros(5)), "ids is torch.float32 (5,)"),
     ],
 )
 def test_bad_input_names_itself(action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action()
+
+
+class Reads(nn.Module):
+    """Output t is the sum of `weight[t, s] * value(token s)`."""
+
+    def __init__(self, weight, value=lambda ids: ids.double() + 1):
+        super().__init__()
+        self.weight, self.value, self.batches = weight, value, []
+
+    def forward(self, ids):
+        self.batches.append(ids)
+        return (self.value(ids) @ self.weight.double().T)[..., None] * torch.tensor([0.5, 1, 0]).double()
+
+
+@pytest.mark.parametrize("t", range(5))
+@pytest.mark.parametrize("s", range(5))
+def test_the_probe_finds_any_single_look_ahead(t, s):
+    weight = torch.eye(5)
+    weight[t, s] += 1e-9
+    leak = future_leak(Reads(weight), torch.tensor([4, 0, 3, 3, 1]))
+    assert ((leak > 0) == (torch.arange(5) == (s if s > t else -1))).all()
+
+
+def test_the_leak_is_the_largest_difference_before_the_token():
+    weight = torch.ones(4, 4).tril()
+    weight[0, 2], weight[1, 2], weight[0, 3] = -2, 5, 1
+    ids = torch.tensor([1, 5, 8, 2])  # token 2 becomes the one before it, 5; token 3 becomes 8
+    assert future_leak(Reads(weight), ids).tolist() == [0, 0, 5 * 3, 6]
+    assert future_leak(Reads(weight.tril()), ids.int()).tolist() == [0] * 4
+
+
+def test_each_token_is_changed_alone_and_to_one_of_the_vocabulary():
+    for ids in (torch.zeros(4), torch.full((4,), 6), torch.tensor([0, 6, 6, 0]), torch.tensor([2, 2, 5, 5])):
+        model = Reads(torch.ones(4, 4).tril())
+        future_leak(model, ids.long())
+        changed, same = model.batches
+        assert torch.equal(same, ids.long().expand(4, 4))
+        assert torch.equal(changed != same, torch.eye(4, dtype=torch.bool))
+        assert changed.min() >= 0
+        assert changed.max() <= max(1, int(ids.max()))
+
+
+def test_a_leak_that_is_nan_is_no_zero():
+    poisoned = Reads(torch.ones(3, 3).tril(), value=lambda ids: torch.where(ids == 2, torch.nan, 1.0).double())
+    assert future_leak(poisoned, torch.tensor([0, 2, 1]))[2].isnan()

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from course_lib.attention import AdditiveAttention, KVCache, MultiHeadAttention, attention, causal
 from course_lib.dynamics import EDGES, NormTrace, distinct_rows, norm_names, snapshot
-from course_lib.features import gradient_norms, record, select, spread_by_depth
+from course_lib.features import gradient_norms, record, record_attention, select, spread_by_depth
+from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.norms import rms_norm
-from tests.conftest import randomise
+from tests.conftest import randomise, relative_error
 
 
 def model(**fields):
@@ -181,3 +183,118 @@ def test_a_trace_follows_one_run():
     assert torch.equal(tensors["gain"][:, 0], second.blocks[0].norm.weight.detach().expand(2, -1))
     trace(1, first)  # from a checkpoint before the last snapshot
     assert trace.tensors()["steps"].tolist() == [0]
+
+
+def gpt2(**fields):
+    config = GPT2Config(vocab_size=13, max_positions=12, d_model=8, n_heads=4, n_layers=3, **fields)
+    return randomise(GPT2(config)).double().eval()
+
+
+@pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2}, {"placement": "post"}])
+def test_recorded_weights_are_those_of_the_explicit_function(fields):
+    net, ids = gpt2(**fields), torch.randint(13, (2, 7))
+    want = net(ids)
+    with record(net, "blocks.*.attention", inputs=True) as inputs, record_attention(net) as seen:
+        got = net(ids)
+    assert relative_error(got, want) < 1e-12
+    assert list(seen) == [f"blocks.{i}.attention" for i in range(3)]
+    for name, weights in seen.items():
+        module, x = net.get_submodule(name), inputs[name]
+        q, k, v = (p(x).unflatten(-1, (-1, 2)).transpose(1, 2) for p in (module.q_proj, module.k_proj, module.v_proj))
+        _, alone = attention(q, k, v, mask=causal, impl="explicit", return_weights=True)
+        assert torch.allclose(weights, alone)
+        assert weights.shape == (2, 4, 7, 7)
+        assert not weights.requires_grad
+        assert weights.triu(1).abs().max() == 0
+    assert torch.equal(net(ids), want)
+    assert all(block.attention.attention_fn is attention for block in net.blocks)
+
+
+def test_gradients_flow_while_attention_is_recorded():
+    net, ids = gpt2(), torch.randint(13, (2, 7))
+    net(ids).square().sum().backward()
+    want = net.blocks[0].attention.q_proj.weight.grad.clone()
+    net.zero_grad()
+    with record_attention(net):
+        net(ids).square().sum().backward()
+    assert relative_error(net.blocks[0].attention.q_proj.weight.grad, want) < 1e-9
+
+
+def test_recording_some_layers_padding_and_a_cache():
+    net, ids = gpt2(), torch.randint(13, (2, 7))
+    with record_attention(net, "blocks.1.*") as seen:
+        net(ids)
+        assert net.blocks[0].attention.attention_fn is attention
+        assert net.blocks[1].attention.attention_fn is not attention
+        whole = seen["blocks.1.attention"]
+        caches = net.new_caches()
+        with torch.no_grad():
+            for i in range(7):
+                net(ids[:, i : i + 1], caches)
+    assert list(seen) == ["blocks.1.attention"]
+    assert torch.allclose(seen["blocks.1.attention"], whole[:, :, -1:])  # the last forward, a step
+    alone = randomise(MultiHeadAttention(8, 2, mask=causal))
+    keys = torch.tensor([[True, False, True]])
+    with record_attention(alone) as seen:
+        alone(torch.randn(1, 3, 8), key_mask=keys)
+    assert list(seen) == [""]
+    assert seen[""][0, :, :, 1].abs().max() == 0
+
+
+def test_the_record_of_attention_is_a_copy_and_functions_come_back_after_an_error():
+    net = gpt2()
+    with pytest.raises(ValueError, match="ids is"), record_attention(net):
+        net(torch.zeros(3))
+    assert all(block.attention.attention_fn is attention for block in net.blocks)
+    with pytest.raises(ValueError, match=r"'blocks\.7\.\*' matches nothing"), record_attention(net, "blocks.7.*"):
+        pass
+    assert all(block.attention.attention_fn is attention for block in net.blocks)
+
+
+def test_additive_attention_is_recorded_and_stays_part_of_the_model():
+    own = AdditiveAttention(4, 3)
+    net = randomise(MultiHeadAttention(8, 2, mask=causal, attention_fn=own)).double()
+    x, names = torch.randn(2, 5, 8).double(), list(net.state_dict())
+    want = net(x)
+    for _ in range(2):
+        with record_attention(net) as seen:
+            assert torch.equal(net(x), want)
+        with pytest.raises(ValueError, match="x has shape"), record_attention(net):
+            net(x[0])
+        assert net.attention_fn is own
+        assert list(net.state_dict()) == names
+        assert torch.equal(net(x), want)
+        assert seen[""].shape == (2, 2, 5, 5)
+        assert torch.allclose(seen[""].sum(-1), torch.ones(2, 2, 5).double())
+    net.eval()  # reaches the function: it is a submodule again
+    assert not own.training
+
+
+def test_a_foreign_function_is_refused_and_kept():
+    def mine(q, k, v, **arguments):
+        return q
+
+    net = MultiHeadAttention(8, 2, attention_fn=mine)
+    words = r"'' has attention_fn=<function .*mine.*>, whose weights cannot be recorded"
+    with pytest.raises(ValueError, match=words), record_attention(net):
+        net(torch.randn(1, 3, 8))
+    assert net.attention_fn is mine
+    with (
+        pytest.raises(ValueError, match="model is a ResidualMLP without a MultiHeadAttention"),
+        record_attention(model()),
+    ):
+        pass
+
+
+def test_the_order_of_the_record_is_that_of_execution():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = MultiHeadAttention(8, 2), MultiHeadAttention(8, 2)
+
+        def forward(self, x):
+            return self.first(self.second(x, cache=KVCache(4)))
+
+    with torch.no_grad(), record_attention(net := Backwards()) as seen:
+        net(torch.randn(1, 3, 8))
+    assert list(seen) == ["second", "first"]

@@ -5,11 +5,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from course_lib.attention import AdditiveAttention, MultiHeadAttention, attention, causal, window
+from course_lib.block import TransformerBlock
 from course_lib.evaluation import next_token_losses
 from course_lib.mlp import MLP, GatedMLP
 from course_lib.models.bigram import BigramConfig, BigramNetwork, CountedBigram, counted_loss
+from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm
+from course_lib.positions import SinusoidalPosition
+from tests.toy_positions import Toy
 
 
 class NoCpu(TorchDispatchMode):
@@ -26,6 +31,29 @@ def small(**fields):
     return lambda: ResidualMLP(ResidualMLPConfig(d_in=8, d_model=8, d_ff=6, n_layers=2, n_classes=3, **fields))
 
 
+class OneSequence(torch.nn.Sequential):
+    """The module on x (T, C) as one sequence (1, T, C)."""
+
+    def forward(self, x):
+        return self[0](x.unsqueeze(0)).squeeze(0)
+
+
+class Embedded(torch.nn.Sequential):
+    """A position's hook `embed` on x (T, C)."""
+
+    def forward(self, x):
+        return self[0].embed(x.unsqueeze(0), torch.arange(len(x), device=x.device)).squeeze(0)
+
+
+def explicit(q, k, v, **arguments):
+    return attention(q, k, v, **arguments, impl="explicit")
+
+
+def block(placement):
+    parts = MultiHeadAttention(8, 2, mask=causal), MLP(8, 12), (LayerNorm(8), LayerNorm(8))
+    return TransformerBlock(*parts, placement=placement)
+
+
 MODULES = {
     "LayerNorm": lambda: LayerNorm(8),
     "LayerNorm fused": lambda: LayerNorm(8, norm_fn=fused_layer_norm),
@@ -35,6 +63,15 @@ MODULES = {
     "ResidualMLP pre": small(),
     "ResidualMLP post": small(placement="post", norm="rmsnorm"),
     "ResidualMLP plain": small(norm="none", skip_scale=0.0),
+    "attention": lambda: OneSequence(MultiHeadAttention(8, 2)),
+    "attention causal": lambda: OneSequence(MultiHeadAttention(8, 2, mask=causal)),
+    "attention explicit": lambda: OneSequence(MultiHeadAttention(8, 2, mask=causal, attention_fn=explicit)),
+    "attention window GQA": lambda: OneSequence(MultiHeadAttention(8, 4, n_kv_heads=2, mask=causal & window(2))),
+    "attention with position": lambda: OneSequence(MultiHeadAttention(8, 2, mask=causal, position=Toy(2, 4))),
+    "attention additive": lambda: OneSequence(MultiHeadAttention(8, 2, attention_fn=AdditiveAttention(4, 3))),
+    "SinusoidalPosition": lambda: Embedded(SinusoidalPosition(8)),
+    "TransformerBlock pre": lambda: OneSequence(block("pre")),
+    "TransformerBlock post": lambda: OneSequence(block("post")),
 }
 
 
@@ -72,6 +109,23 @@ def test_language_models_on_meta(name, dtype):
     assert logits.dtype == dtype
     assert losses.shape == (4, 7)
     assert {logits.device.type, losses.device.type, loss.device.type} == {"meta"}
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "placement": "post", "dropout": 0.1}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gpt2_on_meta(fields, dtype):
+    sizes = {"vocab_size": 9, "max_positions": 8, "d_model": 8, "n_heads": 4, "n_layers": 2}
+    model = GPT2(GPT2Config(**sizes, **fields)).to("meta", dtype)
+    ids = torch.zeros(4, 8, device="meta", dtype=torch.long)
+    with NoCpu():
+        logits, losses = model(ids), next_token_losses(model, ids)
+        logits.sum().backward()
+        caches = model.new_caches()
+        with torch.no_grad():
+            steps = [model(ids[:, begin:end], caches) for begin, end in ((0, 5), (5, 6), (6, 8))]
+    assert (logits.dtype, losses.shape) == (dtype, (4, 7))
+    assert torch.cat(steps, 1).shape == logits.shape == (4, 8, 9)
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 

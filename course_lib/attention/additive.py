@@ -35,6 +35,8 @@ class AdditiveAttention(nn.Module):
     ) -> Any:  # fmt: skip
         """As `attention(impl="explicit")`: (B, H, T, Dv), or with it the weights (B, H, T, S)."""
         ready = prepare(q, k, v, mask, key_mask, position, q_pos, k_pos)
+        if q.shape[-1] != self.of_query.in_features:
+            raise ValueError(f"q has shape {tuple(q.shape)}; needed is a width of head_dim={self.of_query.in_features}")
         queries = self.of_query(ready.q).unsqueeze(3)  # (B, H, T, 1, hidden)
         keys = self.of_key(repeat_heads(ready.k, q.shape[1])).unsqueeze(2)  # (B, H, 1, S, hidden)
         scores = self.score((queries + keys).tanh()).squeeze(-1)  # (B, H, T, S)

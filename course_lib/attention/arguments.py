@@ -52,6 +52,9 @@ def prepare(
 ) -> Prepared:  # fmt: skip
     """Check the arguments of an attention function and ask `mask` and `position`; ValueError for what does not fit."""
     check_qkv(q, k, v)
+    for name, tensor in (("mask", mask), ("key_mask", key_mask), ("q_pos", q_pos), ("k_pos", k_pos)):
+        if isinstance(tensor, Tensor) and tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device}; q is on {q.device}")
     allowed = _dense(q, k, mask, key_mask)
     if position is None and not isinstance(mask, Pattern):
         return Prepared(q, k, allowed, None, None)
@@ -70,16 +73,19 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise ValueError unless q (B, H, T, D), k (B, Hkv, S, D) and v (B, Hkv, S, Dv) fit together."""
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point():
-            got = f"{tuple(tensor.shape)}, {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"{name} is {got}; needed is a floating-point tensor (B, heads, tokens, width)")
+            raise ValueError(f"{name} is {_kind(tensor)}; needed is a floating-point tensor (B, heads, tokens, width)")
         if tensor.dtype != q.dtype or tensor.device != q.device:
             raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}; q is {q.dtype} on {q.device}")
     fits = q.shape[0] == k.shape[0] == v.shape[0] and k.shape[1:3] == v.shape[1:3] and q.shape[-1] == k.shape[-1]
-    if not fits or not k.shape[1] or q.shape[1] % k.shape[1]:
+    if not fits or 0 in (q.shape[-1], k.shape[1]) or q.shape[1] % k.shape[1]:
         raise ValueError(
             f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}; needed are (B, H, T, D), "
             "(B, Hkv, S, D), (B, Hkv, S, Dv) with H a multiple of Hkv"
         )
+
+
+def _kind(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -92,8 +98,8 @@ def _positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None)
         raise ValueError(
             f"q_pos and k_pos must both be given for {n_queries} queries and {n_keys} keys: which key is a query's own?"
         )
-    check_positions("q_pos", q_pos, n_queries)
-    check_positions("k_pos", k_pos, n_keys)
+    check_positions("q_pos", q_pos, n_queries, q.shape[0])
+    check_positions("k_pos", k_pos, n_keys, q.shape[0])
     return q_pos, k_pos
 
 
@@ -103,16 +109,16 @@ def _dense(q: Tensor, k: Tensor, mask: Mask | None, key_mask: Tensor | None) -> 
     allowed: Tensor | None = None
     if mask is not None and not isinstance(mask, Pattern):
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            kind = getattr(mask, "dtype", type(mask).__name__)
-            raise ValueError(f"mask is {kind}; needed is a Pattern or a bool tensor, True = may attend")
+            raise ValueError(f"mask is {_kind(mask)}; needed is a Pattern or a bool tensor, True = may attend")
         # Three axes would be read as (H, T, S) where (B, T, S) was meant.
         if mask.ndim not in (2, 4) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False)):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; needed are 2 or 4 axes that broadcast to {shape}")
         allowed = mask
     if key_mask is not None:
-        if key_mask.dtype != torch.bool or key_mask.shape != (shape[0], shape[3]):
-            got = f"{key_mask.dtype} {tuple(key_mask.shape)}"
-            raise ValueError(f"key_mask is {got}; needed is bool {(shape[0], shape[3])}, True = may attend")
+        fits = isinstance(key_mask, Tensor) and key_mask.shape == (shape[0], shape[3])
+        if not fits or key_mask.dtype != torch.bool:
+            needed = f"bool {(shape[0], shape[3])}, True = may attend"
+            raise ValueError(f"key_mask is {_kind(key_mask)}; needed is {needed}")
         keys = key_mask[:, None, None, :]  # (B, 1, 1, S)
         allowed = keys if allowed is None else allowed & keys
     return allowed

@@ -27,8 +27,9 @@ class KVCache:
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """k, v (B, Hkv, T, D) of new tokens -> k, v (B, Hkv, S, D) of all so far, and their positions (S,).
 
-        Raises ValueError where they do not fit in, or are of another shape, type or device than those before.
+        Raises ValueError where they do not fit in or together, or are of another shape, type or device than before.
         """
+        check_pair(k, v)
         begin, end = self.length, self.length + k.shape[2]
         if end > self.max_length:
             raise ValueError(f"k has {k.shape[2]} tokens after {begin}; the cache holds max_length={self.max_length}")
@@ -63,8 +64,9 @@ class WindowKVCache:
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """k, v (B, Hkv, T, D) of new tokens -> those and up to `radius` before them, and their positions (S,).
 
-        Raises ValueError for tensors of another shape, type or device than those before.
+        Raises ValueError for tensors that do not fit together, or are of another shape, type or device than before.
         """
+        check_pair(k, v)
         if self._k is not None and self._v is not None:
             check_like("k", k, self._k)
             check_like("v", v, self._v)
@@ -74,6 +76,12 @@ class WindowKVCache:
         self.length += k.shape[2] - (0 if self._k is None else self._k.shape[2])
         self._k, self._v = k[:, :, first:].clone(), v[:, :, first:].clone()
         return k, v, torch.arange(self.length - k.shape[2], self.length, device=k.device)
+
+
+def check_pair(k: Tensor, v: Tensor) -> None:
+    """Raise ValueError unless k and v are of the same sequences, heads and tokens: (B, Hkv, T, any width)."""
+    if k.ndim != 4 or v.ndim != 4 or k.shape[:3] != v.shape[:3]:
+        raise ValueError(f"k has shape {tuple(k.shape)}, v {tuple(v.shape)}; equal must be all axes but the width")
 
 
 def check_like(name: str, new: Tensor, held: Tensor) -> None:

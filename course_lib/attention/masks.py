@@ -35,11 +35,15 @@ class Pattern:
     def dense(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """The pattern as a matrix: q_pos (T,) or (B, T), k_pos (S,) or (B, S) -> bool (T, S) or (B, T, S).
 
-        Rows are queries, columns are keys. Raises ValueError for positions that are no integers or have more axes.
+        Rows are queries, columns are keys. Raises ValueError for positions that are no integers or have more axes, and
+        for a function `allowed` that gives no bool tensor: numbers would be added to the logits.
         """
-        check_positions("q_pos", q_pos, q_pos.shape[-1] if q_pos.ndim else 0)
-        check_positions("k_pos", k_pos, k_pos.shape[-1] if k_pos.ndim else 0)
+        check_positions("q_pos", q_pos)
+        check_positions("k_pos", k_pos)
         mask = self.allowed(q_pos.unsqueeze(-1), k_pos.unsqueeze(-2))
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            kind = getattr(mask, "dtype", type(mask).__name__)
+            raise ValueError(f"allowed of the pattern {self.name} gives {kind}; needed is a bool tensor")
         return mask.expand(torch.broadcast_shapes(mask.shape, (*q_pos.shape, k_pos.shape[-1])))
 
 

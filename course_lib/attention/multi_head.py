@@ -46,6 +46,9 @@ class MultiHeadAttention(nn.Module):
         that count. q_pos (T,) or (B, T) are the places of x, k_pos those of a context. With a `cache` x holds new
         tokens only: they come after those in the cache, and attend to them too; key_mask then is about all S of them.
         """
+        for name, tensor in (("x", x), ("context", context)):
+            if tensor is not None and (tensor.ndim != 3 or tensor.shape[-1] != self.d_model):
+                raise ValueError(f"{name} has shape {tuple(tensor.shape)}; needed is (B, tokens, {self.d_model})")
         q = self._heads(self.q_proj(x), self.n_heads)  # (B, H, T, D)
         source = x if context is None else context
         k = self._heads(self.k_proj(source), self.n_kv_heads)  # (B, Hkv, S, D)
@@ -60,6 +63,8 @@ class MultiHeadAttention(nn.Module):
                 position = Unrotated(position)
             k, v, k_pos = cache.update(k, v)
         elif context is None:
+            if k_pos is not None:
+                raise ValueError("k_pos: it gives the places of a context, and there is none; those of x are q_pos")
             k_pos = q_pos
         y = self.attention_fn(
             q, k, v, mask=self.mask, key_mask=key_mask, position=position, q_pos=q_pos, k_pos=k_pos

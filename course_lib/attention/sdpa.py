@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.attention.arguments import Mask, Prepared, check_qkv, prepare
-from course_lib.attention.masks import causal
+from course_lib.attention.masks import Pattern, causal
 from course_lib.positions.base import Position
 
 
@@ -19,7 +19,7 @@ def attention(
 ) -> Any:  # fmt: skip
     """Each query's average of the values, weighted by the softmax of its scaled dot products with the keys.
 
-    Arguments and shapes as in `AttentionFn`. `impl` is "explicit", the specification, whose softmax is computed in
+    Arguments and shapes as in `AttentionFn`. `impl` is "explicit", the specification, whose logits are computed in
     float32 or wider, or "fused": torch's kernel, which never stores the (T, S) weights where it can help it. Both give
     the same outputs and gradients. `return_weights` returns (output, weights (B, H, T, S)) and needs "explicit".
     Raises ValueError for shapes and types that do not fit; for a Pattern or a `position` without q_pos and k_pos where
@@ -30,17 +30,19 @@ def attention(
         raise ValueError(f"impl={impl!r}; allowed are 'explicit' and 'fused'")
     if return_weights and impl == "fused":
         raise ValueError("return_weights=True needs impl='explicit': the fused kernel never has the weights")
+    check_qkv(q, k, v)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     if impl == "fused":
         # The kernel knows the plain triangle, and skips the half above it.
         counted = q_pos is None and k_pos is None and q.shape[-2] == k.shape[-2]
-        if mask is causal and counted and key_mask is None and position is None:
-            check_qkv(q, k, v)
+        triangle = isinstance(mask, Pattern) and mask == causal  # not `is`: a copied model has a copy of the pattern
+        if triangle and counted and key_mask is None and position is None:
             return _kernel(q, k, v, scale, is_causal=True)
         return _fused(v, prepare(q, k, v, mask, key_mask, position, q_pos, k_pos), scale)
     ready = prepare(q, k, v, mask, key_mask, position, q_pos, k_pos)
-    keys = repeat_heads(ready.k, q.shape[1])
-    output, weights = weighted_values(ready.q @ keys.mT, v, ready, scale)
+    wide = torch.promote_types(q.dtype, torch.float32)  # a logit of 20 in bfloat16 is off by 0.06, its weight by 6 %
+    dots = ready.q.to(wide) @ repeat_heads(ready.k, q.shape[1]).to(wide).mT  # (B, H, T, S)
+    output, weights = weighted_values(dots, v, ready, scale)
     return (output, weights) if return_weights else output
 
 
@@ -80,8 +82,9 @@ def _fused(v: Tensor, ready: Prepared, scale: float) -> Tensor:
     if added is None:
         return _kernel(q, k, v, scale, allowed)
     # As a number, "not allowed" is -inf. The kernel wants it in the queries' type and with all four axes.
+    added = added.to(q.dtype)
     added = added if allowed is None else added.masked_fill(~allowed, -torch.inf)
-    return _kernel(q, k, v, scale, added.to(q.dtype).expand(*q.shape[:3], k.shape[2]))
+    return _kernel(q, k, v, scale, added.expand(*q.shape[:3], k.shape[2]))
 
 
 def _kernel(

@@ -8,8 +8,8 @@ __all__ = ["gpt2_from_transformers", "gpt2_oracle", "gpt2_to_transformers", "ora
 def oracle(model: object) -> object:
     """The `transformers` model with the weights of `model`: another team's code, to compare outputs and gradients with.
 
-    In eval mode, in float32, with its readable ("eager") attention. Raises ValueError for a model that has no
-    counterpart there, ImportError where `transformers` is not installed.
+    In eval mode, in the type of `model`, with its readable ("eager") attention. Raises ValueError for a model that has
+    no counterpart there, ImportError where `transformers` is not installed.
     """
     from course_lib.models.gpt2 import GPT2
 

@@ -30,7 +30,7 @@ class SinusoidalPosition(Position):
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         """x (B, T, C), pos (T,) or (B, T) -> (B, T, C)."""
-        check_positions("pos", pos, x.shape[1])
+        check_positions("pos", pos, x.shape[1], x.shape[0])
         return x + sinusoids(pos, self.d_model).to(x.dtype)
 
 
@@ -51,7 +51,7 @@ class LearnedPosition(Position):
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         """x (B, T, C), pos (T,) or (B, T) -> (B, T, C)."""
-        check_positions("pos", pos, x.shape[1])
+        check_positions("pos", pos, x.shape[1], x.shape[0])
         last = self.embedding.num_embeddings - 1
         if pos.device.type == "cpu" and pos.numel() and not (int(pos.min()) >= 0 and int(pos.max()) <= last):
             raise ValueError(f"pos goes from {int(pos.min())} to {int(pos.max())}; learned are 0 to {last}")

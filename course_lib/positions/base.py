@@ -35,9 +35,11 @@ class Position(nn.Module):
         return None
 
 
-def check_positions(name: str, pos: Tensor, length: int) -> None:
-    """Raise ValueError unless `pos` holds integers for `length` tokens: (length,) or (B, length)."""
-    if pos.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"{name} has dtype {pos.dtype}; positions are int64 or int32")
-    if pos.ndim not in (1, 2) or pos.shape[-1] != length:
-        raise ValueError(f"{name} has shape {tuple(pos.shape)}; needed is ({length},) or (B, {length})")
+def check_positions(name: str, pos: Tensor, length: int | None = None, batch: int | None = None) -> None:
+    """Raise ValueError unless `pos` is a tensor of integers, (length,) or (batch, length); None is any number."""
+    if not isinstance(pos, Tensor) or pos.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} is {getattr(pos, 'dtype', type(pos).__name__)}; needed is an int64 or int32 tensor")
+    fits = pos.ndim in (1, 2) and length in (None, pos.shape[-1])
+    if not fits or (pos.ndim == 2 and batch is not None and len(pos) not in (1, batch)):
+        tokens, rows = ("T" if length is None else length), ("B" if batch is None else batch)
+        raise ValueError(f"{name} has shape {tuple(pos.shape)}; needed is ({tokens},) or ({rows}, {tokens})")
