@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 Config = dict[str, Any]
-STUDIES = ("norm_placement", "norm_dynamics")
+STUDIES = ("norm_placement", "norm_dynamics", "gpt2_tiny", "kv_heads", "gpt2_norm_placement", "attention_scores")
 
 
 @dataclass
