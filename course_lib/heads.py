@@ -83,10 +83,24 @@ def induction(maps: Tensor, length: int) -> Tensor:
     maps are those of `repeated(length, ...)`. A head that does this can continue "… A B … A" with B.
     Source: Olsson et al. 2022, "In-context Learning and Induction Heads", section "Key concepts".
     """
-    if maps.shape[-1] != 1 + 2 * length:
-        raise ValueError(f"maps are of {maps.shape[-1]} tokens; length={length} needs {1 + 2 * length}")
+    _check_repeated(maps, length)
     # Query 1 + length + i, the second copy of token i, looks at key 2 + i, the one after its first copy.
     return maps.diagonal(1 - length, -2, -1)[..., 2:].mean((1, 3))
+
+
+def earlier_copy(maps: Tensor, length: int) -> Tensor:
+    """Mean weight, in the repetition, on the earlier copy of the current token itself: (L, H).
+
+    maps are those of `repeated(length, ...)`. Such "duplicate token heads" were found in GPT-2 by Wang et al. 2022,
+    "Interpretability in the Wild", section 3.
+    """
+    _check_repeated(maps, length)
+    return maps.diagonal(-length, -2, -1)[..., 1:].mean((1, 3))  # query 1 + length + i, key 1 + i
+
+
+def _check_repeated(maps: Tensor, length: int) -> None:
+    if maps.shape[-1] != 1 + 2 * length:
+        raise ValueError(f"maps are of {maps.shape[-1]} tokens; length={length} needs {1 + 2 * length}")
 
 
 @contextmanager

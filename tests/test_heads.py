@@ -66,8 +66,10 @@ def test_induction_on_a_repeated_sequence():
 
     maps = maps_of(after_earlier_copy, lambda t: max(0, t - length), BEFORE)
     assert heads.induction(maps, length).tolist() == [[1, 0, 0]]
-    with pytest.raises(ValueError, match="length=3 needs 7"):
-        heads.induction(maps, 3)
+    assert heads.earlier_copy(maps, length).tolist() == [[0, 1, 0]]
+    for score in (heads.induction, heads.earlier_copy):
+        with pytest.raises(ValueError, match="length=3 needs 7"):
+            score(maps, 3)
     for wrong in (1, 21):
         with pytest.raises(ValueError, match=f"length={wrong}"):
             heads.repeated(wrong, 1, range(20), seed=0, start=2)
