@@ -71,7 +71,8 @@ def record_attention(model: nn.Module, names: str | Iterable[str] | None = None)
     forward, in order of execution. Meanwhile the modules use the explicit function: a fused kernel never has the
     weights. `names` are names or patterns, see `select`; None is all. Afterwards, after an error too, each module has
     its own function back. Raises ValueError for a name that matches no such module, a model without one, and, in the
-    forward pass, for an `attention_fn` that is not the course's: what it computes cannot be seen from outside.
+    forward pass, for an `attention_fn` that is not the course's (or a `partial` of it, such as with another scale):
+    what it computes cannot be seen from outside.
     """
     modules = {name: m for name, m in model.named_modules() if isinstance(m, MultiHeadAttention)}
     if not modules:
@@ -82,10 +83,12 @@ def record_attention(model: nn.Module, names: str | Iterable[str] | None = None)
     def recorder(name: str) -> Any:
         def attend(q: Tensor, k: Tensor, v: Tensor, **arguments: Any) -> Tensor:
             own = kept[name]
-            if own is not attention and not isinstance(own, AdditiveAttention):
+            fn, given = (own.func, own.keywords) if isinstance(own, partial) else (own, {})
+            if fn is attention:
+                given = given | {"impl": "explicit"}
+            elif not isinstance(fn, AdditiveAttention):
                 raise ValueError(f"model: {name!r} has attention_fn={own!r}, whose weights cannot be recorded")
-            explicit = partial(attention, impl="explicit") if own is attention else own
-            output, weights = explicit(q, k, v, **arguments, return_weights=True)
+            output, weights = fn(q, k, v, **(given | arguments | {"return_weights": True}))
             seen[name] = weights.detach().clone()
             return output
 

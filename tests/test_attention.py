@@ -189,6 +189,7 @@ BAD = {
     "mask of numbers": ({"mask": torch.zeros(5, 5)}, "mask is torch.float32 (5, 5); needed is a Pattern or a bool"),
     "mask of 0 and 1": ({"mask": torch.ones(5, 5).byte()}, "mask is torch.uint8"),
     "mask of three axes": ({"mask": torch.ones(2, 5, 5).bool()}, "mask has shape (2, 5, 5); needed are 2 or 4 axes"),
+    "mask of the heads": ({"mask": torch.ones(4, 5, 5).bool()}, "mask has shape (4, 5, 5); needed are 2 or 4 axes"),
     "mask of one axis": ({"mask": torch.ones(5).bool()}, "mask has shape (5,)"),
     "mask too wide": ({"mask": torch.ones(5, 6).bool()}, "mask has shape (5, 6); needed are 2 or 4 axes that"),
     "mask of more rows": ({"mask": torch.ones(3, 1, 5, 5).bool()}, "broadcast to (2, 4, 5, 5)"),

@@ -1,5 +1,7 @@
 """The recorder: what it keeps, that it leaves no trace, what it refuses."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -298,3 +300,16 @@ def test_the_order_of_the_record_is_that_of_execution():
     with torch.no_grad(), record_attention(net := Backwards()) as seen:
         net(torch.randn(1, 3, 8))
     assert list(seen) == ["second", "first"]
+
+
+def test_a_partial_of_the_courses_function_is_recorded_with_its_arguments():
+    net = randomise(MultiHeadAttention(8, 2, mask=causal, attention_fn=partial(attention, scale=0.1)))
+    x = torch.randn(1, 5, 8)
+    want = net(x)
+    with record_attention(net) as seen:
+        assert torch.allclose(net(x), want, atol=1e-5)
+    usual = MultiHeadAttention(8, 2, mask=causal)
+    usual.load_state_dict(net.state_dict())
+    with record_attention(usual) as other:
+        usual(x)
+    assert not torch.allclose(seen[""], other[""], atol=1e-2)

@@ -117,6 +117,18 @@ def test_parameters_of_the_default_model():
     assert torch.allclose(mlp(x), mlp.down(F.gelu(mlp.up(x), approximate="tanh")))
 
 
+def test_the_config_reaches_the_blocks_and_stays():
+    config = GPT2Config(**SMALL, n_kv_heads=2, d_ff=20)
+    model = GPT2(config)
+    assert len(model.blocks) == 3
+    assert {part.attention.n_kv_heads for part in model.blocks} == {2}
+    assert {part.mlp.up.out_features for part in model.blocks} == {20}
+    assert {part.attention.n_kv_heads for part in small().blocks} == {4}
+    assert model.new_caches()[0].update(*torch.zeros(2, 1, 2, 3, 2).unbind())[0].shape == (1, 2, 3, 2)
+    with pytest.raises(AttributeError):
+        config.n_layers = 5
+
+
 def test_what_writes_to_the_stream_begins_smaller():
     model = GPT2(GPT2Config(n_layers=2, n_kv_heads=3))
     shrink = 1 / math.sqrt(4)
@@ -205,15 +217,15 @@ def decoded(model, ids, sizes, caches):
     return torch.cat(outputs, 1)
 
 
-@pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1}, {"placement": "post"}])
+@pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2}, {"n_kv_heads": 1}, {"placement": "post"}, {"n_layers": 1}])
 @pytest.mark.parametrize("sizes", [[1] * 12, [5, *[1] * 7], [12], [3, 0, 4, 5]])
 def test_cached_decoding_equals_the_whole_text(fields, sizes):
     model, ids = randomise(small(**fields)).double().eval(), torch.randint(13, (3, 12))
     caches = model.new_caches()
     with torch.no_grad():
         assert relative_error(decoded(model, ids, sizes, caches), model(ids)) < 1e-12
-    assert [cache.length for cache in caches] == [12] * 3
-    assert [cache.max_length for cache in caches] == [12] * 3
+    assert [cache.length for cache in caches] == [12] * len(model.blocks)
+    assert [cache.max_length for cache in caches] == [12] * len(model.blocks)
     with pytest.raises(ValueError, match="ids: a text of 13 tokens; max_positions=12"):
         model(ids[:, :1], caches)
 
@@ -260,6 +272,7 @@ IDS = torch.zeros(2, 3, dtype=torch.long)
         (lambda: small()(IDS, of_lengths(0, 0)), "caches: of lengths [0, 0]"),
         (lambda: small()(IDS, of_lengths(0, 0, 0, 0)), "caches: of lengths [0, 0, 0, 0]"),
         (lambda: small()(IDS, of_lengths(2, 0, 2)), "caches: of lengths [2, 0, 2]"),
+        (lambda: small()(IDS, of_lengths(0, 0, 0) * 2), "caches: of lengths [0, 0, 0, 0, 0, 0]; needed are 3"),
         (lambda: small()(IDS, of_lengths(0) * 3), "caches: of lengths [0, 0, 0]; needed are 3"),
         (lambda: block("mid"), "placement='mid'; allowed are pre, post"),
         (
