@@ -63,6 +63,17 @@ def reach(maps: Tensor) -> Tensor:
     return (maps * distance).sum(-1).mean((1, 3))
 
 
+def evenness(maps: Tensor) -> Tensor:
+    """How evenly a causal head spreads its weight, 1 / T to 1: (L, H).
+
+    exp(entropy) of a row is the number of keys that it looks at in effect; divided by the number that it may see, and
+    averaged over queries. The first query, which sees one key, is out.
+    """
+    effective = torch.special.entr(maps).sum(-1).exp()  # (L, B, H, T)
+    visible = torch.arange(1, maps.shape[-1] + 1, device=maps.device)
+    return (effective / visible)[..., 1:].mean((1, 3))
+
+
 def repeated(length: int, n: int, tokens: Sequence[int], seed: int, start: int) -> Tensor:
     """Sequences for `induction`: `start`, then `length` random tokens twice: (n, 1 + 2 length), int64.
 

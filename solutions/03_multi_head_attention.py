@@ -28,9 +28,10 @@ def multi_head(x: Tensor, q_proj: Layer, k_proj: Layer, v_proj: Layer, out_proj:
     return out_proj(merge_heads(weights @ v))
 
 
-def repeat_heads(k: Tensor, n_heads: int) -> Tensor:
+def grouped_weight(weight: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
     """Exercise 3."""
-    return k.repeat_interleave(n_heads // k.shape[1], 1)
+    heads = weight.unflatten(0, (n_kv_heads, n_heads // n_kv_heads, -1))  # (Hkv, group, D, C)
+    return heads.mean(1).flatten(0, 1)
 
 
 def cached_step(

@@ -32,6 +32,8 @@ def test_each_score_is_one_for_its_own_head():
     assert heads.reach(maps)[0].tolist() == pytest.approx(want)
     even = torch.ones(1, 1, 1, T, T).tril() / torch.arange(1, T + 1).view(-1, 1)
     assert heads.reach(even).item() == pytest.approx((T - 1) / 4)
+    assert heads.evenness(even).item() == pytest.approx(1)
+    assert heads.evenness(maps)[0].tolist() == pytest.approx([sum(1 / t for t in range(2, T + 1)) / (T - 1)] * 3)
 
 
 def test_scores_average_over_sequences_and_keep_layers_and_heads_apart():

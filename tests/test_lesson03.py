@@ -16,7 +16,7 @@ from course_lib.viz import sampling
 from tests.conftest import ROOT, load_file
 
 SOLUTIONS = load_file(ROOT / "solutions" / "03_multi_head_attention.py")
-NAMES = ["split_heads", "merge_heads", "multi_head", "repeat_heads", "cached_step", "top_p", "induction"]
+NAMES = ["split_heads", "merge_heads", "multi_head", "grouped_weight", "cached_step", "top_p", "induction"]
 
 
 def multi_head(split=SOLUTIONS.split_heads, merge=SOLUTIONS.merge_heads, scale=None, mask="causal", axis=-1, out=True):
@@ -26,8 +26,11 @@ def multi_head(split=SOLUTIONS.split_heads, merge=SOLUTIONS.merge_heads, scale=N
         q, k, v = (split(layer(x), n_heads) for layer in (q_proj, k_proj, v_proj))
         scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
         ones = torch.ones(scores.shape[-2:], dtype=torch.bool)
-        hidden = {"causal": ones.triu(1), "none": ~ones, "turned": ones.tril(-1), "late": ~ones}[mask]
-        weights = scores.masked_fill(hidden, -torch.inf).softmax(axis).nan_to_num()
+        if mask == "zeroed":
+            scores = scores.tril()
+        hidden = {"causal": ones.triu(1), "turned": ones.tril(-1), "triu(0)": ones.triu()}.get(mask, ~ones)
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(axis)
+        weights = weights if mask == "triu(0)" else weights.nan_to_num()
         y = merge((weights.tril() if mask == "late" else weights) @ v)
         return out_proj(y) if out else y
 
@@ -78,6 +81,9 @@ WRONG = {
         "mask is missing": multi_head(mask="none"),
         "the wrong way round": multi_head(mask="turned"),
         "after the softmax": multi_head(mask="late"),
+        "exp(0) = 1": multi_head(mask="zeroed"),
+        "triu(1)": multi_head(mask="triu(0)"),
+        "You divide by D": multi_head(scale=1 / 4),
         "1/sqrt(C)": multi_head(scale=12**-0.5),
         "1/sqrt(D) is missing": multi_head(scale=1.0),
         "wrong axis": multi_head(axis=-2),
@@ -97,9 +103,20 @@ WRONG = {
         ),
         "stopped with": lambda x, q, k, v, o, h: o(q),
     },
-    "repeat_heads": {"repeat_interleave": lambda k, h: k.repeat(1, h // k.shape[1], 1, 1)},
+    "grouped_weight": {
+        "heads 0, 2, 4 and": lambda w, h, n: w.unflatten(0, (h // n, n, -1)).mean(0).flatten(0, 1),
+        "That is the sum": lambda w, h, n: w.unflatten(0, (n, h // n, -1)).sum(1).flatten(0, 1),
+        "keep one head": lambda w, h, n: w.unflatten(0, (n, h // n, -1))[:, 0].flatten(0, 1),
+        "across the width": lambda w, h, n: w.view(n * len(w) // h, -1, w.shape[1]).mean(1),
+    },
     "cached_step": {
         "only its own key": step(lambda k, v, past: (k, v, None)),
+        "scale 1/sqrt(D) is missing": lambda q, k, v, past: (
+            (q @ joined(past, k, v)[0].mT).softmax(-1) @ joined(past, k, v)[1],
+            joined(past, k, v),
+        ),
+        "no mask is needed": lambda q, k, v, past: (joined(past, k, v)[1][:, :, :1], joined(past, k, v)),
+        "holds the last token only": step(lambda k, v, past: (*joined(past, k, v), (k, v))),
         "own key is missing": step(lambda k, v, past: (*(past or (k, v)), joined(past, k, v))),
         "different orders": step(
             lambda k, v, past: (
@@ -112,6 +129,10 @@ WRONG = {
     },
     "top_p": {
         "too small": nucleus(lambda ordered, total, p: total <= p),
+        "compare with <": nucleus(lambda ordered, total, p: total - ordered <= p),
+        "sorted order": lambda probabilities, p: SOLUTIONS.top_p(probabilities, p)[
+            probabilities.argsort(descending=True, stable=True)
+        ],
         "sum to 1": nucleus(lambda ordered, total, p: total - ordered < p, scaled=False),
         "about the *sum* of the largest": nucleus(lambda ordered, total, p: ordered >= p),
     },
@@ -222,7 +243,7 @@ def test_claims_about_training(saved):
 
     assert "Its perplexity on" in load("gpt2_tiny")["prediction"]
     shipped, bigram = score("shipped, after 20 minutes"), score("bigram, Kneser–Ney")
-    live, unigram = score("after your 40 seconds"), score("unigram")
+    live, unigram = score("yours, after 40 seconds"), score("unigram")
     assert shipped == 66
     assert shipped < 0.7 * bigram < bigram < live < 0.6 * unigram
     assert "A perplexity of 66" in prose
@@ -251,6 +272,26 @@ def test_claims_about_heads(saved):
     total = float(re.search(r"one by one: ([\d.]+) nats", printed)[1])
     assert costs[0] > total - costs[0]  # "more than all the others together"
     assert re.search(r"layer 0 head 0: .* same, local", printed)
+    assert re.search(r"^earlier copy .*: 0.22 \(untrained 0.02, shuffled 0.00\)", printed, re.M)
+    assert re.search(r"visible keys that count: \[0.88, 0.5,", printed)
+    assert re.search(r"reach by layer: \[7, 22, 6, 10\]", printed)
+
+
+def test_claims_about_diagonals(saved):
+    found = re.findall(r"head (\d): set to zero \+([\d.]+), a pure diagonal ([+-][\d.]+)", saved[0])
+    zero, diagonal = ([float(row[i]) for row in found] for i in (1, 2))
+    assert abs(diagonal[0]) < 0.005  # "Nothing."
+    assert diagonal[3] < 0.1 * zero[3]  # "nearly true of head 0.3"
+    assert all(diagonal[i] > zero[i] for i in (1, 2, 4))  # "as much as zero, or more"
+
+
+def test_claims_about_places(saved):
+    found = re.findall(r"tokens seen: +\{'GPT-2': (\d+), 'Kneser–Ney': (\d+)\}", saved[0])
+    gpt2, table = ([int(row[i]) for row in found] for i in (0, 1))
+    assert gpt2[0] > table[0]
+    assert all(ours < theirs for ours, theirs in list(zip(gpt2, table, strict=True))[1:])
+    assert gpt2[4] < 70 < gpt2[2]  # "after eight most of the gain is made"
+    assert all(95 < theirs < 120 for theirs in table)
     assert float(re.search(r"without any head: (\d+)", printed)[1]) > 4000
 
 
@@ -263,7 +304,11 @@ def test_claims_about_key_heads(saved):
     assert (abs(gqa.mean()) < 0.02, (4.303 * gqa.std() / 3**0.5).round(2)) == (True, 0.10)
     held = as_frame(load("kv_heads")).groupby("arm").cache_bytes.mean()
     assert held["MHA, 8 key heads"] == 4 * held["GQA, 2 key heads"] == 8 * held["MQA, 1 key head"]
-    assert "0.030 ± 0.027 nats" in saved[1]
+    assert "0.030 *lower* in three of three seeds" in saved[1]
+    both = 2.776 * (((gap.var() + gqa.var()) / 2) / 3) ** 0.5  # t, 4 degrees of freedom
+    assert both.round(2) == 0.05
+    assert f"± {both:.3f}" in saved[0]
+    assert frame.map(np.exp).stack().between(150, 162).all()  # "near a perplexity of 155"
 
 
 def test_claims_about_norm_placement(saved):

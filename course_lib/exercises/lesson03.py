@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from course_lib import heads as library
 from course_lib.attention import MultiHeadAttention, attention, causal
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradient, expect_gradients, expect_kind
-from course_lib.exercises import learners_code as guarded_code
+from course_lib.exercises import learners_code as guarded
+from course_lib.experiments.language import next_token_loss
 from course_lib.generation import next_token_probabilities
-from course_lib.training import History, train
+from course_lib.training import train
 
 B, T, HEADS, WIDTH = 2, 5, 3, 4
 C = HEADS * WIDTH
@@ -71,6 +72,7 @@ def _multi_head_mistakes(x: Tensor, layers: tuple[Layer, Layer, Layer, Layer]) -
     across = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), impl="explicit")  # (B, T, H, D)
     scores = (q @ k.mT / WIDTH**0.5).masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -torch.inf)
     late = (q @ k.mT / WIDTH**0.5).softmax(-1).tril()
+    zeroed = (q @ k.mT / WIDTH**0.5).tril()
     return {
         "The future is visible: the causal mask is missing.": joined(attention(q, k, v, impl="explicit")),
         "The mask is the wrong way round: a token sees itself and what came *before* it.": joined(
@@ -78,6 +80,12 @@ def _multi_head_mistakes(x: Tensor, layers: tuple[Layer, Layer, Layer, Layer]) -
         ),
         "The mask comes after the softmax: the rows no longer sum to 1. Set scores to -inf before it.": joined(
             late @ v
+        ),
+        "A score of 0 is not hidden: exp(0) = 1. Set the future to -inf before the softmax.": joined(
+            zeroed.softmax(-1) @ v
+        ),
+        "You divide by D; the scale is its root.": joined(
+            attention(q, k, v, mask=causal, scale=1 / WIDTH, impl="explicit")
         ),
         "The scale is 1/sqrt(C). Each head has its own small space: 1/sqrt(D) with D = C / n_heads.": joined(
             attention(q, k, v, mask=causal, scale=C**-0.5, impl="explicit")
@@ -107,14 +115,14 @@ def multi_head(fn: Callable[..., Tensor]) -> str:
         tensors |= {f"{name}.weight": torch.randn(C, C) * 0.7, f"{name}.bias": torch.randn(C)}
 
     def with_layers(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def run(x: Tensor, *parameters: Tensor) -> Tensor:
-            return function(x, *_layers(parameters), HEADS)
-
-        return run
+        return lambda x, *parameters: function(x, *_layers(parameters), HEADS)
 
     x, *parameters = tensors.values()
     mistakes = _multi_head_mistakes(x, _layers(parameters))
-    expect(call(with_layers(fn), x, *parameters), with_layers(_multi_head)(x, *parameters), mistakes, tolerance=1e-4)
+    answer = call(with_layers(fn), x, *parameters)
+    if isinstance(answer, Tensor) and answer.shape == x.shape and answer[:, 0].isnan().all():
+        raise Wrong("The first row is all -inf: a token must see itself. The future is `triu(1)`, not `triu(0)`.")
+    expect(answer, with_layers(_multi_head)(x, *parameters), mistakes, tolerance=1e-4)
     expect_gradients(with_layers(fn), with_layers(_multi_head), tensors)
     return "Right: values and gradients equal the library's."
 
@@ -142,28 +150,24 @@ class _Mine(nn.Module):
 @checker
 def injected(fn: Callable[..., Tensor], model: nn.Module, windows: Tensor) -> str:
     """Put `fn` into every attention of a trained GPT-2; compare losses and gradients on windows, train ten steps."""
-    from course_lib.experiments.language import next_token_loss
-
     theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
     for block in mine.blocks:  # type: ignore[union-attr]
         block.attention = _Mine(block.attention, fn)
     losses, gradients = [], []
     for m in (theirs, mine):
         loss, _ = next_token_loss(m, (windows,))
-        with guarded_code("The backward pass through your function"):
+        with guarded("The backward pass through your function"):
             gradients.append(torch.autograd.grad(loss, list(m.parameters()), allow_unused=True))
         losses.append(loss.item())
     if not abs(losses[1] - losses[0]) <= 1e-4 * losses[0]:
         raise Wrong(f"With your function the model's loss is {losses[1]:.3f} nats; with the library's {losses[0]:.3f}.")
-    largest = max(want.abs().max().item() for want in gradients[0])
+    floor = 1e-5 * max(want.abs().max() for want in gradients[0])
     for (name, _), want, got in zip(theirs.named_parameters(), *gradients, strict=True):
-        if want.abs().max() > 1e-5 * largest:  # that of the key bias is 0 but for rounding
+        if want.abs().max() > floor:  # that of the key bias is 0 but for rounding
             expect_gradient(got, want, name)
     after = [_ten_steps(m, windows) for m in (theirs, mine)]
     if not abs(after[1] - after[0]) <= 2e-3 * after[0]:
-        raise Wrong(
-            f"After ten steps the loss is {after[1]:.4f} with your function, {after[0]:.4f} with the library's."
-        )
+        raise Wrong(f"After ten steps the loss is {after[1]:.4f} with yours, {after[0]:.4f} with the library's.")
     return (
         f"Your function runs in all {len(theirs.blocks)} layers: loss {losses[1]:.3f} nats "  # type: ignore[arg-type]
         f"(the library's: {losses[0]:.3f}); after ten steps {after[1]:.3f} (the library's: {after[0]:.3f})."
@@ -171,46 +175,61 @@ def injected(fn: Callable[..., Tensor], model: nn.Module, windows: Tensor) -> st
 
 
 def _ten_steps(model: nn.Module, windows: Tensor) -> float:
-    from course_lib.experiments.language import next_token_loss
-
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    history: History = train(model, lambda step: (windows,), next_token_loss, optimizer, steps=10, progress=False)
+    history = train(model, lambda step: (windows,), next_token_loss, optimizer, steps=10, progress=False)
     return history.records[-1]["loss"]
 
 
 @checker
-def repeat_heads(fn: Callable[[Tensor, int], Tensor]) -> str:
-    """Check `fn(k, n_heads)`: (B, Hkv, S, D) -> (B, n_heads, S, D), each key head for its group of query heads."""
-    k = torch.randn(B, 2, T, WIDTH)
-    mistakes = {
-        "Your heads come as 0, 1, 0, 1, …: neighbouring query heads share a key head: 0, 0, …, 1, 1, …. "
-        "`repeat_interleave`, not `repeat`.": k.repeat(1, 3, 1, 1),
-    }
-    expect(call(fn, k, 6), k.repeat_interleave(3, 1), mistakes)
-    return "Right: query heads 0, 1, 2 share key head 0, and 3, 4, 5 key head 1."
+def grouped_weight(fn: Callable[[Tensor, int, int], Tensor]) -> str:
+    """Check `fn(weight, n_heads, n_kv_heads)`: (n_heads D, C) -> (n_kv_heads D, C), the mean of each group of heads."""
+    weight = torch.randn(6 * WIDTH, C)
+    by_head = weight.unflatten(0, (6, WIDTH))  # (H, D, C)
+    for n in (2, 1, 6):
+        groups = by_head.unflatten(0, (n, -1))  # (Hkv, group, D, C)
+        mistakes = {
+            "You average heads 0, 2, 4 and heads 1, 3, 5; *neighbouring* heads share a key head: 0, 1, 2 ….": (
+                by_head.unflatten(0, (-1, n)).mean(0).flatten(0, 1)
+            ),
+            "That is the sum over the group; the paper takes the mean.": groups.sum(1).flatten(0, 1),
+            "You keep one head of each group; the mean of all of them is asked.": groups[:, 0].flatten(0, 1),
+            "You average across the width of a head: split the rows as (heads, D) first.": (
+                weight.unflatten(0, (n * WIDTH, -1)).mean(1)
+            ),
+        }
+        expect(call(fn, weight, 6, n), groups.mean(1).flatten(0, 1), mistakes, what=f"For n_kv_heads={n}, the result")
+    return "Right: one head gives MQA, as many as before change nothing."
 
 
 @checker
 def cached_step(fn: Callable[..., Any]) -> str:
     """Check `fn(q, k, v, past)`: attention of new queries to all keys so far; returns (output, past)."""
     q, k, v = (torch.randn(B, HEADS, T, WIDTH) for _ in range(3))
-    want = attention(q, k, v, mask=causal, impl="explicit")
-    past: Any = None
+    outputs, past = [], None
     for t in range(T):
-        now = [x[:, :, t : t + 1] for x in (q, k, v)]
-        answer = call(fn, *now, past)
+        answer = call(fn, *(x[:, :, t : t + 1] for x in (q, k, v)), past)
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise Wrong("Return two things: the output (B, H, 1, D), and the past for the next call.")
-        output, past = answer
-        only_new = attention(*now, impl="explicit")
-        before = attention(now[0], k[:, :, :t], v[:, :, :t], impl="explicit") if t else only_new
-        reverse = torch.softmax(now[0] @ k[:, :, : t + 1].mT / WIDTH**0.5, -1) @ v[:, :, : t + 1].flip(2)
+        outputs.append(answer[0])
+        past = answer[1]
+    want = attention(q, k, v, mask=causal, impl="explicit")
+    for t in reversed(range(T)):  # late steps tell mistakes apart that give the same in early ones
+
+        def attend(first: int, last: int, turn: bool = False, scale: float | None = None, t: int = t) -> Tensor:
+            values = v[:, :, first:last].flip(2) if turn else v[:, :, first:last]
+            return attention(q[:, :, t : t + 1], k[:, :, first:last], values, scale=scale, impl="explicit")
+
         mistakes = {
-            "The new query sees only its own key: append the new key and value to the past first.": only_new,
-            "The new token's own key is missing: a token may attend to itself. Append before you attend.": before,
-            "Keys and values are in different orders: append both at the end.": reverse,
+            "The scale 1/sqrt(D) is missing.": attend(0, t + 1, scale=1.0),
+            "The new query sees only its own key: append the new key and value to the past first.": attend(t, t + 1),
+            "Your mask takes the new query for place 0 and hides all but the first key; no mask is needed.": attend(
+                0, 1
+            ),
+            "The new token's own key is missing: append before you attend.": attend(0, t) if t else want[:, :, :1],
+            "The past that you return holds the last token only.": attend(max(0, t - 1), t + 1),
+            "Keys and values are in different orders: append both at the end.": attend(0, t + 1, turn=True),
         }
-        expect(output, want[:, :, t : t + 1], mistakes if t else {}, what=f"At step {t}, the output")
+        expect(outputs[t], want[:, :, t : t + 1], mistakes, what=f"At step {t}, the output")
     return "Right: equal to the full forward at every step, without computing a key twice."
 
 
@@ -221,6 +240,7 @@ def top_p(fn: Callable[[Tensor, float], Tensor]) -> str:
         (torch.tensor([0.10, 0.45, 0.05, 0.25, 0.15]), 0.6),
         (torch.tensor([0.10, 0.45, 0.05, 0.25, 0.15]), 0.2),
         (torch.tensor([0.30, 0.25, 0.25, 0.20]), 0.5),
+        (torch.tensor([0.125, 0.5, 0.125, 0.25]), 0.5),  # reached exactly, by one token
     ):
         want = next_token_probabilities(probabilities.log(), top_p=p)
         ordered, order = probabilities.sort(descending=True, stable=True)
@@ -231,6 +251,10 @@ def top_p(fn: Callable[[Tensor, float], Tensor]) -> str:
                 short / short.sum() if short.sum() > 0 else short
             ),
             "What is left must sum to 1 again: divide by its sum.": probabilities * (want > 0),
+            "The set reaches p already without its last token: compare with <, not with <=.": _scaled(
+                probabilities, order, ordered.cumsum(0) - ordered <= p
+            ),
+            "The tokens are in sorted order; put each back in its place: `out[order] = ...`.": want[order],
         }
         answer = call(fn, probabilities, p)
         if isinstance(answer, Tensor) and answer.shape == want.shape and not answer.isfinite().all():
@@ -239,6 +263,12 @@ def top_p(fn: Callable[[Tensor, float], Tensor]) -> str:
             )
         expect(answer, want, mistakes, what=f"For p = {p}, the result")
     return "Right: few tokens where the model is sure, many where it is not."
+
+
+def _scaled(probabilities: Tensor, order: Tensor, kept: Tensor) -> Tensor:
+    out = torch.zeros_like(probabilities)
+    out[order] = probabilities[order] * kept
+    return out / out.sum()
 
 
 @checker
@@ -255,7 +285,7 @@ def induction(fn: Callable[[Tensor, int], Tensor]) -> str:
         "That is the weight on the earlier copy of the token itself; the head needs the token *after* it.": diagonal(
             -length, 1
         ),
-        "That is the token before the earlier copy; needed is the one after it.": diagonal(-length - 1, 0),
+        "That is the token before the earlier copy; needed is the one after.": diagonal(-length - 1, 0),
         "That is the map the wrong way round: rows are queries.": weights.diagonal(length - 1)[2:].mean(),
         "You count queries of the first copy too: only the repetition has an earlier copy.": diagonal(1 - length, 0),
         "You count one query too many: the last token of the first copy has no earlier copy of itself.": diagonal(
