@@ -166,8 +166,23 @@ def test_the_leak_is_the_largest_difference_before_the_token():
     assert future_leak(Reads(weight.tril()), ids.int()).tolist() == [0] * 4
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+def test_outputs_of_any_shape_are_probed(shape):
+    weight = torch.tensor([[1.0, 2.0], [1.0, 1.0]])
+    model = Reads(weight)
+    leak = future_leak(lambda ids: model(ids)[..., 1].view(*ids.shape, *[1] * len(shape)).expand(*ids.shape, *shape),
+                       torch.tensor([3, 5]))  # fmt: skip
+    assert leak.tolist() == [0, 2 * 2]
+
+
 def test_each_token_is_changed_alone_and_to_one_of_the_vocabulary():
-    for ids in (torch.zeros(4), torch.full((4,), 6), torch.tensor([0, 6, 6, 0]), torch.tensor([2, 2, 5, 5])):
+    for ids in (
+        torch.zeros(4),
+        torch.ones(4),
+        torch.full((4,), 6),
+        torch.tensor([0, 6, 6, 0]),
+        torch.tensor([2, 2, 5, 5]),
+    ):
         model = Reads(torch.ones(4, 4).tril())
         future_leak(model, ids.long())
         changed, same = model.batches

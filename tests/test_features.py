@@ -243,7 +243,7 @@ def test_recording_some_layers_padding_and_a_cache():
     assert seen[""][0, :, :, 1].abs().max() == 0
 
 
-def test_the_record_of_attention_is_a_copy_and_functions_come_back_after_an_error():
+def test_attention_functions_come_back_after_an_error():
     net = gpt2()
     with pytest.raises(ValueError, match="ids is"), record_attention(net):
         net(torch.zeros(3))

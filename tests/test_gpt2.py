@@ -156,6 +156,10 @@ def test_first_weights_are_recorded_numbers():
     factor = math.sqrt(6 / 8)
     assert torch.allclose(model.blocks[1].mlp.down.weight * factor, deeper.blocks[1].mlp.down.weight)
     assert not torch.equal(model.embedding.weight, other.embedding.weight)
+    state = torch.random.get_rng_state()
+    init_weights(other, 0)
+    assert torch.equal(other.embedding.weight, model.embedding.weight)
+    assert torch.equal(torch.random.get_rng_state(), state)  # no draw but from the generators of their own
     assert model.embedding.weight[0, 0].item() == pytest.approx(FIRST["embedding"], rel=1e-6)
     assert model.blocks[2].attention.out_proj.weight[0, 0].item() == pytest.approx(FIRST["out_proj"], rel=1e-6)
 
