@@ -51,5 +51,5 @@ def future_leak(model: nn.Module, ids: Tensor) -> Tensor:
     # The neighbour's id, or where both are equal a smaller or larger one: always a token of the vocabulary.
     other = torch.where(ids.roll(1) != ids, ids.roll(1), torch.where(ids > 0, ids - 1, ids + 1))
     changed.diagonal().copy_(other)
-    difference = (model(changed) - model(rows.contiguous())).abs().flatten(2).amax(-1)  # (T, T)
+    difference = (model(changed) - model(rows.contiguous())).abs().reshape(*rows.shape, -1).amax(-1)  # (T, T)
     return difference.tril(-1).amax(1)
