@@ -42,8 +42,12 @@ def future_leak(model: nn.Module, ids: Tensor) -> Tensor:
 
     ids (T,) of int64 or int32 -> (T,): entry t is the largest difference of any output before t when token t is
     replaced by another one. `model` maps ids (B, T) to (B, T, ...), in eval mode. Both sides have the same shapes, so a
-    causal model gives the same bits, and exactly 0. Raises ValueError for ids of another shape or type.
+    causal model gives the same bits, and exactly 0. Raises ValueError for ids of another shape or type, and a model
+    in training mode, whose dropout would look like a leak.
     """
+    modules = model.modules() if isinstance(model, nn.Module) else ()  # a function will do as well
+    if any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in modules):
+        raise ValueError("model is in training mode: its dropout would look like a leak; call eval() first")
     if ids.ndim != 1 or len(ids) < 2 or ids.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; needed is int64 or int32 (T,) with T of 2 or more")
     rows = ids.expand(len(ids), -1)  # (T, T): one copy for each token that is changed

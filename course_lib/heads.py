@@ -13,27 +13,46 @@ from course_lib.features import record_attention
 
 @torch.no_grad()
 def attention_maps(model: nn.Module, ids: Tensor) -> Tensor:
-    """Weights of all heads on ids (B, T) -> (L, B, H, T, T), on the ids' device.
+    """Weights of all heads on ids (B, T) -> (L, B, H, T, T), layers as `model.named_modules()` has them.
 
-    Raises ValueError as `record_attention` does.
+    Raises ValueError as `record_attention` does, and for layers with different numbers of heads.
     """
+    modules = _attention_modules(model)
     with record_attention(model) as seen:
         model(ids)
-    return torch.stack(list(seen.values()))
+    return torch.stack([seen[name] for name in modules])
+
+
+def _attention_modules(model: nn.Module) -> dict[str, MultiHeadAttention]:
+    modules = {name: m for name, m in model.named_modules() if isinstance(m, MultiHeadAttention)}
+    if len({m.n_heads for m in modules.values()}) != 1:
+        found = [m.n_heads for m in modules.values()]
+        raise ValueError(f"model has layers of {found} heads; needed is one layer or more, with equally many")
+    return modules
+
+
+def _check(maps: Tensor) -> None:
+    fits = isinstance(maps, Tensor) and maps.ndim == 5 and maps.shape[-1] == maps.shape[-2] > 1 and maps.numel() > 0
+    if not fits or not maps.is_floating_point() or maps.amin() < 0:
+        got = f"{maps.dtype} {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
+        raise ValueError(f"maps is {got}; needed are weights of 0 or more, (L, B, H, T, T) with T of 2 or more")
 
 
 def previous_token(maps: Tensor) -> Tensor:
     """Mean weight on the token just before: maps (L, B, H, T, T) -> (L, H), 0 to 1. The first query has none."""
+    _check(maps)
     return maps.diagonal(-1, -2, -1).mean((1, 3))
 
 
 def same_token(maps: Tensor) -> Tensor:
     """Mean weight of a token on itself, the map's diagonal: (L, H). The first query, which has no choice, is out."""
+    _check(maps)
     return maps.diagonal(0, -2, -1)[..., 1:].mean((1, 3))
 
 
 def first_token(maps: Tensor) -> Tensor:
     """Mean weight on the first token, the "attention sink" of Xiao et al. 2023: (L, H). The first query is out."""
+    _check(maps)
     return maps[..., 1:, 0].mean((1, 3))
 
 
@@ -41,8 +60,12 @@ def on_tokens(maps: Tensor, ids: Tensor, wanted: Sequence[int]) -> Tensor:
     """Mean weight on keys that are one of the tokens `wanted`, such as full stops: (L, H).
 
     ids (B, T) as the maps were made of. Counted are queries with such a key *before* them, the first token left out, so
-    that neither a diagonal head nor a sink can score. Raises ValueError where there is no such query.
+    that neither a diagonal head nor a sink can score. Raises ValueError where there is no such query, or for ids of
+    another shape.
     """
+    _check(maps)
+    if ids.shape != (maps.shape[1], maps.shape[-1]):
+        raise ValueError(f"ids has shape {tuple(ids.shape)}; the maps need {(maps.shape[1], maps.shape[-1])}")
     key = torch.isin(ids, torch.tensor(wanted, device=ids.device))  # (B, T)
     key[:, 0] = False
     before = key.unsqueeze(1).expand(-1, ids.shape[1], -1).tril(-1)  # (B, T, T)
@@ -58,6 +81,7 @@ def reach(maps: Tensor) -> Tensor:
 
     A causal head that attends evenly to all has (T - 1) / 4 on average.
     """
+    _check(maps)
     place = torch.arange(maps.shape[-1], device=maps.device)
     distance = (place[:, None] - place[None, :]).abs()
     return (maps * distance).sum(-1).mean((1, 3))
@@ -69,6 +93,7 @@ def evenness(maps: Tensor) -> Tensor:
     exp(entropy) of a row is the number of keys that it looks at in effect; divided by the number that it may see, and
     averaged over queries. The first query, which sees one key, is out.
     """
+    _check(maps)
     effective = torch.special.entr(maps).sum(-1).exp()  # (L, B, H, T)
     visible = torch.arange(1, maps.shape[-1] + 1, device=maps.device)
     return (effective / visible)[..., 1:].mean((1, 3))
@@ -78,8 +103,12 @@ def repeated(length: int, n: int, tokens: Sequence[int], seed: int, start: int) 
     """Sequences for `induction`: `start`, then `length` random tokens twice: (n, 1 + 2 length), int64.
 
     Within a sequence no token comes twice before the repetition, so that nothing but the repetition can be used.
-    Raises ValueError for a length below 2 or above the number of tokens.
+    Raises ValueError for n below 1, tokens that repeat, and a length below 2 or above their number.
     """
+    if n < 1 or len(set(tokens)) < len(tokens):
+        raise ValueError(
+            f"n={n}, tokens: {len(tokens)}, {len(set(tokens))} different; needed are n >= 1, all different"
+        )
     if not 2 <= length <= len(tokens):
         raise ValueError(f"length={length}; allowed is 2 to {len(tokens)}, the number of tokens")
     generator = torch.Generator().manual_seed(seed)
@@ -110,6 +139,7 @@ def earlier_copy(maps: Tensor, length: int) -> Tensor:
 
 
 def _check_repeated(maps: Tensor, length: int) -> None:
+    _check(maps)
     if maps.shape[-1] != 1 + 2 * length:
         raise ValueError(f"maps are of {maps.shape[-1]} tokens; length={length} needs {1 + 2 * length}")
 
@@ -118,10 +148,10 @@ def _check_repeated(maps: Tensor, length: int) -> None:
 def without_head(model: nn.Module, layer: int, head: int) -> Iterator[None]:
     """While the block runs, head `head` of the attention module number `layer` adds nothing (zero ablation).
 
-    Raises ValueError for a layer or head that is not there.
+    Layers are counted as in `attention_maps`. Raises ValueError for a layer or head that is not there.
     """
-    modules = [m for m in model.modules() if isinstance(m, MultiHeadAttention)]
-    for name, value, n in (("layer", layer, len(modules)), ("head", head, modules[0].n_heads if modules else 0)):
+    modules = list(_attention_modules(model).values())
+    for name, value, n in (("layer", layer, len(modules)), ("head", head, modules[0].n_heads)):
         if not 0 <= value < n:
             raise ValueError(f"{name}={value}; allowed is 0 to {n - 1}")
     width = modules[layer].head_dim
@@ -143,7 +173,7 @@ def ablation_costs(model: nn.Module, windows: Tensor) -> Tensor:
 
     One number a window: pairs of the same text with and without the head, of which mean and spread can be taken.
     """
-    modules = [m for m in model.modules() if isinstance(m, MultiHeadAttention)]
+    modules = list(_attention_modules(model).values())
     whole = next_token_losses(model, windows).mean(1)  # (N,)
     costs = torch.zeros(len(modules), modules[0].n_heads, len(windows))
     for layer, module in enumerate(modules):

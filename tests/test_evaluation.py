@@ -195,3 +195,10 @@ def test_each_token_is_changed_alone_and_to_one_of_the_vocabulary():
 def test_a_leak_that_is_nan_is_no_zero():
     poisoned = Reads(torch.ones(3, 3).tril(), value=lambda ids: torch.where(ids == 2, torch.nan, 1.0).double())
     assert future_leak(poisoned, torch.tensor([0, 2, 1]))[2].isnan()
+
+
+def test_a_model_with_dropout_in_training_mode_is_not_probed():
+    net = GPT2(GPT2Config(vocab_size=9, max_positions=8, d_model=8, n_heads=2, n_layers=1, dropout=0.5))
+    with pytest.raises(ValueError, match="training mode"):
+        future_leak(net, torch.arange(5))
+    assert future_leak(net.eval(), torch.arange(5)).max() == 0

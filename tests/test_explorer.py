@@ -159,6 +159,10 @@ def test_any_text_can_be_explored_and_drawn(model, tokenizer, text):
 
 
 def test_a_long_text_is_cut_with_a_note(model, tokenizer):
+    with pytest.raises(ValueError, match="max_tokens=0"):
+        maps_of(model, tokenizer, "word", max_tokens=0)
+    longest = maps_of(model, tokenizer, "word " * 2000)
+    assert len(longest.queries) == model.config.max_positions
     maps = maps_of(model, tokenizer, "word " * 2000, max_tokens=40)
     assert len(maps.queries) == 40
     assert "first 40 of 2,00" in maps.note

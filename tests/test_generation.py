@@ -32,6 +32,8 @@ def test_temperature_is_a_power_of_the_probabilities():
     assert torch.allclose(next_token_probabilities(P.log(), 1e9), torch.full((5,), 0.2), atol=1e-6)
     for tiny in (0.0, 1e-6, 1e-30, 1e-300):
         assert next_token_probabilities(P.log(), tiny).tolist() == [0, 1, 0, 0, 0]
+        assert next_token_probabilities(P.log() + 100, tiny).tolist() == [0, 1, 0, 0, 0]
+        assert next_token_probabilities(P.log() - 100, tiny).tolist() == [0, 1, 0, 0, 0]
 
 
 def test_greedy_takes_the_first_of_equals():

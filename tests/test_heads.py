@@ -117,3 +117,62 @@ def test_ablation_ends_after_an_error_and_names_a_wrong_head(model):
     for layer, head in ((2, 0), (0, 3), (-1, 0)):
         with pytest.raises(ValueError, match=r"(layer|head)=-?\d; allowed"), heads.without_head(model, layer, head):
             pass
+
+
+def test_repeated_uses_seed_and_all_tokens():
+    rows = heads.repeated(4, 50, range(20), seed=0, start=30)
+    assert not torch.equal(rows, heads.repeated(4, 50, range(20), seed=1, start=30))
+    assert len(rows[:, 1:].unique()) == 20
+    assert heads.repeated(20, 1, range(20), seed=0, start=30).shape == (1, 41)
+    for n, tokens in ((0, range(5)), (1, [5, 5, 6])):
+        with pytest.raises(ValueError, match="all different"):
+            heads.repeated(2, n, tokens, seed=0, start=30)
+
+
+def test_induction_averages_over_all_of_the_repetition():
+    length = (T - 1) // 2
+    only_first = maps_of(lambda t: 2 if t == 1 + length else 0)
+    assert heads.induction(only_first, length).item() == pytest.approx(1 / length)
+    only_last = maps_of(lambda t: length if t == 2 * length else 0)
+    assert heads.earlier_copy(only_last, length).item() == pytest.approx(1 / length)
+
+
+def test_what_is_no_map_is_refused():
+    maps = maps_of(BEFORE)
+    for wrong in (maps[0], maps[..., :5], -maps, maps[:, :0], maps[..., :1, :1], maps.int(), [maps]):
+        with pytest.raises(ValueError, match="maps is"):
+            heads.previous_token(wrong)
+    with pytest.raises(ValueError, match=r"ids has shape \(2, 9\)"):
+        heads.on_tokens(maps, torch.zeros(2, T, dtype=torch.long), [7])
+    two = torch.cat([maps, maps], 1)
+    ids = torch.full((2, T), 7)
+    assert heads.on_tokens(two, ids, [7]).item() == pytest.approx((T - 2) / (T - 2))
+
+
+def test_layers_must_have_equally_many_heads():
+    from course_lib.attention import MultiHeadAttention
+
+    for layers in ([], [MultiHeadAttention(12, 6), MultiHeadAttention(12, 2)]):
+        net = torch.nn.Sequential(*layers)
+        with pytest.raises(ValueError, match="needed is one layer"), heads.without_head(net, 0, 0):
+            pass
+
+
+def test_layers_are_counted_as_they_are_registered():
+    """Whatever the order of execution: scores and ablation speak of the same head."""
+    from course_lib.attention import MultiHeadAttention
+
+    class Reversed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.second, self.first = (randomise(MultiHeadAttention(8, 2)) for _ in range(2))
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    net, x = Reversed(), torch.randn(1, 4, 8)
+    maps = heads.attention_maps(net, x)
+    with heads.record_attention(net) as seen:
+        net(x)
+    assert torch.equal(maps[0], seen["second"])
+    assert torch.equal(maps[1], seen["first"])

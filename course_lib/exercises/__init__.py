@@ -76,9 +76,14 @@ def call(fn: Callable[..., Any], *args: Any) -> Any:
     if answer is None or answer is ...:
         raise Unsolved
     for number, (was, now) in enumerate(zip(before, args, strict=True), 1):
-        if isinstance(was, Tensor) and not torch.equal(was, now.detach()):
+        if isinstance(was, Tensor) and not _same(was, now.detach()):
             raise Wrong(f"Your function changed its argument number {number} in place; compute a new tensor instead.")
     return answer
+
+
+def _same(was: Tensor, now: Tensor) -> bool:
+    # A nan is not equal to itself, but unchanged.
+    return was.shape == now.shape and was.dtype == now.dtype and torch.equal(was.nan_to_num(), now.nan_to_num())
 
 
 def expect_kind(got: Any, want: Tensor, what: str) -> None:
@@ -87,6 +92,8 @@ def expect_kind(got: Any, want: Tensor, what: str) -> None:
         raise Wrong(f"{what} is a {type(got).__name__}; a tensor is needed.")
     if got.shape != want.shape:
         raise Wrong(f"{what} has shape {tuple(got.shape)}; needed is {tuple(want.shape)}.")
+    if got.layout != torch.strided or got.is_inference():
+        raise Wrong(f"{what} is a sparse or inference tensor; an ordinary one is needed.")
     for name in ("dtype", "device"):
         if getattr(got, name) != getattr(want, name):
             raise Wrong(f"{what} has {name} {getattr(got, name)}; needed is {getattr(want, name)}.")

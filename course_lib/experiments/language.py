@@ -46,13 +46,19 @@ def model_config(config: Config, seed: int) -> GPT2Config:
     return GPT2Config(**{name: getattr(config, name) for name in names}, seed=seed)
 
 
-@cache
 def windows(data: tuple[str, ...], split: str, length: int) -> Tensor:
     """Token windows (N, length + 1) of the documents of `split`: inputs are [:, :-1], targets [:, 1:].
 
     Splits are made by document. The sentences of `sentence_pairs` follow each other as they stand in the file, each a
-    document of its own.
+    document of its own. Raises ValueError for a name that is not in SOURCES.
     """
+    if unknown := sorted(set(data) - set(SOURCES)):
+        raise ValueError(f"data: {', '.join(unknown)} unknown; there are {', '.join(SOURCES)}")
+    return _windows(tuple(data), split, length).clone()  # who writes into it must not change the next call's
+
+
+@cache
+def _windows(data: tuple[str, ...], split: str, length: int) -> Tensor:
     tokenizer = tokenization.load(TOKENIZER)
     texts = [text for name in data for text in getattr(corpora, name)(split)[SOURCES[name]]]
     return corpora.token_windows(map(tokenizer.encode, texts), length + 1, tokenization.END)
@@ -96,14 +102,12 @@ def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options:
     """Train one arm: the model, and the outcome with its validation loss and the mean training loss of the last 20."""
     arm = Config(**config)
     model = GPT2(model_config(arm, seed))
-    untrained = validation_loss(model, arm.max_positions)
     history = fit(model, arm, seed, stop_at, progress=False, **options)
     last = history.column("loss")[-20:]
     metrics: dict[str, float | None] = {
         "diverged": float(history.diverged),
         "final_loss": sum(last) / len(last),
         "validation_loss": validation_loss(model, arm.max_positions),
-        "untrained_loss": untrained,
     }
     if history.diverged or not math.isfinite(metrics["validation_loss"] or math.nan):
         metrics |= {"final_loss": None, "validation_loss": None}

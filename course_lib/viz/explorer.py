@@ -203,7 +203,7 @@ def explore(compute: Compute, text: str, *, window: int = 64) -> AttentionExplor
 
 def explore_model(
     model: nn.Module, tokenizer: Tokenizer, text: str, *, mask: Pattern | Sequence[Pattern] | None = None,
-    start: bool = False, end: bool = False, max_tokens: int = 256, window: int = 64,
+    start: bool = False, end: bool = False, max_tokens: int | None = None, window: int = 64,
 ) -> AttentionExplorer:  # fmt: skip
     """Explore the attention of a model on a text and on any other that is typed; arguments as in `maps_of`."""
 

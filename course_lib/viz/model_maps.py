@@ -14,15 +14,20 @@ from course_lib.viz.attention_maps import AttentionMaps, as_array
 
 def maps_of(
     model: nn.Module, tokenizer: Tokenizer, text: str, *, mask: Pattern | Sequence[Pattern] | None = None,
-    start: bool = False, end: bool = False, max_tokens: int = 256,
+    start: bool = False, end: bool = False, max_tokens: int | None = None,
 ) -> AttentionMaps:  # fmt: skip
     """Attention of every layer and head of `model` on `text`, recorded in evaluation mode.
 
     Masked pairs are those that the attention modules' own masks forbid; `mask`, a pattern or one for each layer, says
     it where they have none: it is displayed and checked, not applied. `start` and `end` put <s> and </s> around the
-    text. Only the first `max_tokens` are taken, and the note says so.
-    Raises ValueError for an empty text, a pattern that forbids a pair with weight, and layers of different shapes.
+    text. Only the first `max_tokens` are taken, and the note says so; None is 256, or fewer if the model has no more
+    positions. Raises ValueError for an empty text, max_tokens below 1, a pattern that forbids a pair with weight, and
+    layers of different shapes.
     """
+    room = min(256, getattr(getattr(model, "config", None), "max_positions", 256))
+    max_tokens = room if max_tokens is None else max_tokens
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens={max_tokens}; it must be at least 1")
     ids = tokenizer.encode(text, start=start, end=end)
     if len(ids) == start + end:
         raise ValueError("The text is empty: type at least one character.")

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import nn
 
-from course_lib.generation import Decoder, next_token_probabilities
+from course_lib.generation import next_token_probabilities
 from course_lib.tokenization import Tokenizer
 from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
 
@@ -23,37 +24,45 @@ class NextToken:
     drawn: np.ndarray  # the same tokens after the settings
     n_kept: int  # how many of the vocabulary can be drawn at all
     entropy: float  # of what is drawn from, nats
+    unread: int  # tokens at the beginning that the model has no room for
 
     def text(self) -> str:
         """The picture in one line."""
+        number = "1 token" if self.n_kept == 1 else f"{self.n_kept:,} tokens"
+        unread = f" The first {self.unread:,} tokens of the text are not read." if self.unread else ""
         return (
-            f"{self.n_kept:,} tokens can be drawn, entropy {self.entropy:.2f} nats, as uncertain as a choice among "
+            f"{number} can be drawn, entropy {self.entropy:.2f} nats, as uncertain as a choice among "
             f"{np.exp(self.entropy):,.1f}; the likeliest, {self.pieces[0]!r}, has {self.drawn[0]:.1%} "
-            f"(the model gave it {self.model[0]:.1%})."
+            f"(the model gave it {self.model[0]:.1%}).{unread}"
         )
 
 
 @torch.no_grad()
 def next_token(
-    model: Decoder, tokenizer: Tokenizer, text: str, temperature: float, top_k: int, top_p: float, longest: int
+    model: nn.Module, tokenizer: Tokenizer, text: str, temperature: float, top_k: int, top_p: float, longest: int
 ) -> NextToken:
     """The next token after `text`, under the three settings; top_k = 0 is no limit.
 
     Of a long text the last `longest` tokens are used. Raises ValueError for an empty text and what
     `next_token_probabilities` refuses.
     """
-    ids = tokenizer.encode(text)[-longest:]
+    ids = tokenizer.encode(text)
     if not ids:
         raise ValueError("text is empty; write at least one word")
-    device = next(model.parameters()).device  # type: ignore[attr-defined]
-    logits = model(torch.tensor([ids], device=device))[0, -1].cpu()
+    was_training = model.training
+    model.eval()
+    try:
+        logits = model(torch.tensor([ids[-longest:]], device=next(model.parameters()).device))[0, -1].cpu()
+    finally:
+        model.train(was_training)
     plain = next_token_probabilities(logits)
     drawn = next_token_probabilities(logits, temperature, top_k or None, top_p)
     order = plain.argsort(descending=True, stable=True)[:_BARS]
-    entropy = -torch.special.xlogy(drawn, drawn).sum().item()
+    entropy = torch.special.entr(drawn).sum().item()
     pieces = [tokenizer.piece(int(i)).replace("\n", "⏎") for i in order]
     shown = text if len(text) <= 60 else f"… {text[-60:]}"
-    return NextToken(shown, pieces, plain[order].numpy(), drawn[order].numpy(), int((drawn > 0).sum()), entropy)
+    unread = max(0, len(ids) - longest)
+    return NextToken(shown, pieces, plain[order].numpy(), drawn[order].numpy(), int((drawn > 0).sum()), entropy, unread)
 
 
 def plot_next_token(view: NextToken) -> Figure:
@@ -67,6 +76,6 @@ def plot_next_token(view: NextToken) -> Figure:
     ax.set_ylabel("probability")
     ax.set_ylim(0, min(1.0, 1.15 * max(view.drawn.max(), view.model.max())))
     ax.legend(frameon=False)
-    tail = view.text_shown.replace("$", r"\$").replace("\n", "⏎")
-    ax.set_title(f"After “{tail}”: {view.n_kept:,} tokens can follow")
+    tail = "".join(c if c.isprintable() else "⏎" if c == "\n" else " " for c in view.text_shown).replace("$", r"\$")
+    ax.set_title(f"After “{tail}”: {'1 token' if view.n_kept == 1 else f'{view.n_kept:,} tokens'} can follow")
     return figure
