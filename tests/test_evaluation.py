@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from course_lib.evaluation import future_leak, next_token_losses, perplexity
+from course_lib.models.gpt2 import GPT2, GPT2Config
 
 VOCABULARY = 7
 

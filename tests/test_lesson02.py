@@ -592,3 +592,14 @@ def test_what_a_run_records(monkeypatch):
     records[-1] = records[-1] | {"loss": float("nan")}
     metrics = attention_scores.run(config, 0, None).metrics
     assert (metrics["diverged"], metrics["final_loss"], metrics["steps_to_90"]) == (1, None, None)
+
+
+def test_three_answers_that_look_right():
+    shallow = check.masked_softmax(lambda s, allowed: s.masked_fill(~allowed, -100.0).softmax(-1) * allowed)
+    assert shallow.ok is False
+    assert "lower than *any* allowed one" in shallow.message
+    nan = check.softmax_backward(lambda g, w: w * g - w**2 * (g * w).sum(-1, keepdim=True) / w)
+    assert nan.ok is False
+    assert "For weights 1, 0, 0, 0" in nan.message
+    unknown = check.attention(lambda q, k, v, allowed: undefinedNone)  # noqa: F821
+    assert "may be None" not in unknown.message

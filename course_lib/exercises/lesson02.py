@@ -55,6 +55,7 @@ def scores(fn: Callable[[Tensor, Tensor], Tensor]) -> str:
         "You divide by the width. Divide by its root: the spread of the scores, not their variance.": dots / D,
         "You multiply by the root of the width. Divide: the scores are too far apart, not too close.": dots * D**0.5,
         "You divide by the root of the number of keys. The spread comes from the width: `q.shape[-1]`.": dots / S**0.5,
+        "You divide by the root of the number of heads, `q.shape[1]`. The width is the last axis.": dots / H**0.5,
         "That is the cosine: you divide by the lengths of q and k. Attention keeps their lengths.": cosine,
         "These are weights already: the softmax comes in exercise 2.": scaled.softmax(-1),
     }
@@ -91,7 +92,8 @@ def masked_softmax(fn: Callable[[Tensor, Tensor], Tensor]) -> str:
     answer = call(fn, x, nothing)
     if isinstance(answer, Tensor) and answer.shape == x.shape and answer[:, :, 1].isnan().any():
         raise Wrong(
-            "A query that may look at nothing gives nan: its row is -inf alone, and 0 / 0. It should give zeros."
+            "A query that may look at nothing gives nan, 0 / 0: a row of -inf alone, or a sum of 0. "
+            "It should give zeros."
         )
     even = library.masked_softmax(x, nothing)
     even[:, :, 1] = 1 / S
@@ -113,8 +115,28 @@ def masked_softmax(fn: Callable[[Tensor, Tensor], Tensor]) -> str:
         if _not_finite(answer):
             raise Wrong(f"With {case} the result is not finite: exp overflows. `softmax` subtracts the largest first.")
         expect(answer, library.masked_softmax(large, mask), late, what=f"With {case}, the result")
+    low = x - 1e4
+    shallow = {
+        "Forbidden scores must be lower than *any* allowed one: -inf or `torch.finfo`, not a number like -100.": 0 * x
+    }
+    expect(
+        call(fn, low, allowed),
+        library.masked_softmax(low, allowed),
+        shallow,
+        what="With scores near -10,000, the result",
+    )
     expect_gradients(fn, library.masked_softmax, {"scores": x}, nothing)
     return "Right: rows sum to 1 over what is allowed, a blind query gives zeros, and nothing overflows."
+
+
+def _attend(fn: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Any:
+    """The learner's answer; Wrong with a hint where the function cannot do without a mask."""
+    try:
+        return call(fn, q, k, v, mask)
+    except Wrong as error:
+        if mask is None and isinstance(error.__cause__, TypeError | AttributeError) and "None" in str(error):
+            raise Wrong(f"`allowed` may be None: then use a plain softmax. ({error})") from error
+        raise
 
 
 @checker
@@ -130,6 +152,9 @@ def attention(fn: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]) -> 
             "The scale is missing: your scores spread as the root of the width.": (
                 library.masked_softmax(logits, free) @ v
             ),
+            "You take the width from v. Scores are made of q and k: `q.shape[-1]`.": (
+                library.masked_softmax(logits / math.sqrt(DV), free) @ v
+            ),
             "You divide by the width. Divide by its root.": library.masked_softmax(logits / D, free) @ v,
             "Your softmax runs over the queries. Each query shares out its weight over the keys: the last axis.": (
                 (logits / math.sqrt(D)).masked_fill(~free, -1e30).softmax(-2) * free @ v
@@ -144,7 +169,7 @@ def attention(fn: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]) -> 
                 ),
                 "The mask comes after the softmax: your rows no longer sum to 1.": plain * allowed @ v,
             }
-        answer = call(fn, q, k, v, mask)
+        answer = _attend(fn, q, k, v, mask)
         if isinstance(answer, Tensor) and answer.shape == weights.shape:
             raise Wrong(f"{case} has the shape of the weights, {tuple(weights.shape)}: multiply them with the values.")
         expect(answer, weights @ v, mistakes, what=case)
@@ -218,6 +243,9 @@ def softmax_backward(fn: Callable[[Tensor, Tensor], Tensor]) -> str:
         "You sum over the queries. Each row is a softmax of its own: sum over the last axis.": (
             w * (grad - (grad * w).sum(-2, keepdim=True))
         ),
+        "You sum over all rows at once: `.sum()` without an axis. Each row is a softmax of its own.": (
+            w * (grad - (grad * w).sum())
+        ),
         "The sign of the second term is wrong: weight that one key wins, the others lose.": w * (grad + mean),
     }
     expect(call(fn, grad, w), w * (grad - mean), mistakes, tolerance=1e-9)
@@ -226,8 +254,9 @@ def softmax_backward(fn: Callable[[Tensor, Tensor], Tensor]) -> str:
     wanted = w3 * (three - (three * w3).sum(-1, keepdim=True))
     expect(call(fn, three, w3), wanted, {}, what=f"For weights of shape ({B}, {T}, {S}), the result")
     flat = torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64)
-    largest = call(fn, torch.ones_like(flat).cumsum(-1), flat).abs().max().item()
-    return f"Right. And where one weight is 1 and the others are 0, your gradient is {largest:g}, whatever arrives."
+    answer = call(fn, torch.ones_like(flat).cumsum(-1), flat)
+    expect(answer, torch.zeros_like(flat), {}, what="For weights 1, 0, 0, 0, the result", size=1.0)
+    return "Right. And where one weight is 1 and the others are 0, your gradient is 0, whatever arrives."
 
 
 @checker
@@ -254,6 +283,9 @@ def scale(fn: Callable[[float, float, int], float]) -> str:
         "You divide by d. The spread grows as the root of d.": value(lambda a, b, d: 1 / (a * b * d)),
         "You took the root of the spreads too: only d stands under the root.": value(
             lambda a, b, d: (a * b * d) ** -0.5
+        ),
+        "You add the spreads. The spread of a product is their product: multiply the two spreads.": value(
+            lambda a, b, d: 1 / ((a + b) * d**0.5)
         ),
         "The spreads are squared: a variance and a spread are mixed.": value(
             lambda a, b, d: 1 / (a * a * b * b * d**0.5)

@@ -1,5 +1,6 @@
-"""How a query is scored with a key: dot product, scaled dot product, additive; and at which width it matters."""
+"""How a query is scored with a key: dot product, the same over sqrt(d) or d, additive; at which width it matters."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -40,6 +41,7 @@ class Config:
 ARMS: dict[str, dict[str, Any]] = {
     "dot": {"scoring": "dot", "power": 0.0},
     "scaled": {"scoring": "dot", "power": 0.5},
+    "1/d": {"scoring": "dot", "power": 1.0},
     "dot, small start": {"scoring": "dot", "power": 0.0, "small_start": True},
     "additive": {"scoring": "additive"},
 }
@@ -116,17 +118,48 @@ def first_gradient(model: Lookup, batch: LookupBatch) -> float:
     return gradient.norm().item()
 
 
+def scores_of(model: Lookup, q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """What the head's softmax sees: q (B, 1, T, D), k (B, 1, S, D) -> (B, T, S)."""
+    own = model.attention.attention_fn
+    if isinstance(own, AdditiveAttention):
+        hidden = own.of_query(q).unsqueeze(3) + own.of_key(k).unsqueeze(2)  # (B, 1, T, S, hidden)
+        return own.score(hidden.tanh()).squeeze(-1)[:, 0]
+    return scale * (q @ k.mT)[:, 0]
+
+
 @torch.no_grad()
 def look(model: Lookup, config: Config, batch: LookupBatch) -> dict[str, float]:
-    """Loss, accuracy, mass on the right cells, entropy, and how far right and wrong scores lie apart (dot heads)."""
+    """Loss, accuracy, the scores' spread and how far right and wrong ones lie apart; the weights' entropy, their mass
+    on the right cells, and how often the largest weight is there (hit)."""
     loss, metrics = lookup_loss(model, batch)
-    seen = inside(model, *batch[:3], scale=scale_of(config))
-    found = {"loss": loss.item(), "accuracy": metrics["accuracy"].item(), "entropy": entropy(seen.weights).item()}
-    found["mass"] = right_mass(seen.weights, batch[0], batch[1]).item()
-    if config.scoring == "dot":
-        scores, right = scale_of(config) * (seen.q @ seen.k.mT)[:, 0], right_cells(batch[0], batch[1])
-        found |= {"score_std": scores.std().item(), "gap": (scores[right].mean() - scores[~right].mean()).item()}
-    return found
+    seen, right = inside(model, *batch[:3], scale=scale_of(config)), right_cells(batch[0], batch[1])
+    scores = scores_of(model, seen.q, seen.k, scale_of(config))
+    hit = right.gather(-1, seen.weights[:, 0].argmax(-1, keepdim=True)).float().mean()
+    return {
+        "loss": loss.item(), "accuracy": metrics["accuracy"].item(), "entropy": entropy(seen.weights).item(),
+        "mass": right_mass(seen.weights, batch[0], batch[1]).item(), "hit": hit.item(),
+        "score_std": scores.std().item(), "gap": (scores[right].mean() - scores[~right].mean()).item(),
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def lengthened(model: Lookup) -> Lookup:
+    """A copy in which the embeddings of the unseen countries are, on average, as long as those of the others."""
+    model = copy.deepcopy(model)
+    lengths = model.word.weight.norm(dim=1)
+    model.word.weight[SEEN:] *= lengths[:SEEN].mean() / lengths[SEEN:].mean()
+    return model
+
+
+def look_at_unseen(model: Lookup, config: Config) -> dict[str, float]:
+    """Mass, accuracy and hit on countries that no training atlas had: as they are, and as long as the others."""
+    found: dict[str, float] = {}
+    batch = HELD_OUT(batch_size=200, n_pairs=min(config.n_pairs, COUNTRIES - SEEN), words=(SEEN, COUNTRIES))(0)
+    for name, network in {"unseen": model, "lengthened": lengthened(model)}.items():
+        values = look(network, config, batch)
+        found |= {f"{name}_{metric}": values[metric] for metric in ("mass", "accuracy", "hit")}
+    lengths = model.word.weight.norm(dim=1)
+    return found | {"unseen_length": (lengths[SEEN:].mean() / lengths[:SEEN].mean()).item()}
 
 
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
@@ -144,8 +177,7 @@ def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
     reached = (i for i in range(10, len(accuracy) + 1) if sum(accuracy[i - 10 : i]) >= 9)
     metrics["steps_to_90"] = next(reached, None)
     metrics |= {f"test_{name}": value for name, value in look(model, arm, batch).items()}
-    unseen = HELD_OUT(batch_size=200, n_pairs=min(arm.n_pairs, COUNTRIES - SEEN), words=(SEEN, COUNTRIES))(0)
-    metrics["unseen_mass"] = look(model, arm, unseen)["mass"]
+    metrics |= look_at_unseen(model, arm)
     if history.diverged:
         metrics |= {"final_loss": None}
     return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
@@ -169,7 +201,12 @@ STUDY = Study(
         "than scaled's at width 256. (5) Additive, with as many parameters, learns as well as scaled: at its best rate "
         "less than twice its loss, at all widths, in more time a step. (6) At its best rate every arm puts more than "
         "95 % of its weight on the right pair. (7) On 21 countries that no training atlas had, scaled at width 256 "
-        "puts at least twice the weight of an even spread (1/16) on the right pair."
+        "puts at least twice the weight of an even spread (1/16) on the right pair. "
+        "Added after a reviewer's trial of three seeds: (8) dot divided by the width, 1/d, ends at its best rate with "
+        "less loss than scaled at every width, and with less than additive at widths 16 and 256; at width 256 it "
+        "needs less than 95 % of its weight on the right pair for that. (9) On the unseen countries dot puts more "
+        "weight on the right pair than scaled, and gives fewer right answers: its maps are sharper, not more often "
+        "right."
     ),
     arms={
         f"{name} width={width} lr={lr:g}": asdict(Config(width=width, lr=lr, **fields))

@@ -12,7 +12,8 @@ def count_vectors(sentences: Sequence[str], n_words: int, dim: int) -> tuple[lis
     """The `n_words` most frequent words of English sentences, and a vector for each: (n_words, dim) float32.
 
     Pairs of words in one sentence are counted; the matrix max(0, log p(a, b) / (p(a) p(b))) is then replaced by its
-    best approximation of rank `dim` (no network is trained). The dot product of two vectors is about that number.
+    best positive semidefinite approximation of rank `dim` (no network is trained). The dot product of two vectors is
+    about that number.
     Raises ValueError for sentences with fewer than n_words different words, or a dim outside 1..n_words.
     Source: Levy, Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization", section 4.2.
     """

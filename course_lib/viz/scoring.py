@@ -100,7 +100,7 @@ class Sweep:
     gradient: dict[str, np.ndarray]  # norm of each draw's softmax Jacobian
 
 
-def sweep(n_keys: int = 16, n_draws: int = 400, widths: Sequence[int] = WIDTHS, seed: int = 0) -> Sweep:
+def sweep(n_keys: int = 16, n_draws: int = 1600, widths: Sequence[int] = WIDTHS, seed: int = 0) -> Sweep:
     """Measure `n_draws` random queries, each with `n_keys` random keys of its own, at every width.
 
     All entries are normal(0, 1). The gradient is the Frobenius norm of diag(w) - w wᵀ. Raises ValueError for a number

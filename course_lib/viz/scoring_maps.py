@@ -17,7 +17,8 @@ def plot_attention_steps(
 ) -> Figure:  # fmt: skip
     """The four pictures in one row: embeddings of the keys (S, C), scores (T, S), weights (T, S), outputs (T, Dv).
 
-    Small matrices get their numbers written in. `channels` names the columns of embeddings and outputs. Or `answers`
+    Small matrices get their numbers written in, others a colour bar; embeddings and outputs with the same number of
+    channels share a scale. `channels` names the columns of embeddings and outputs. Or `answers`
     names those of the outputs, which are then chances, drawn on the weights' scale, 0 to 1. Raises ValueError for
     shapes that do not fit.
     """
@@ -33,17 +34,27 @@ def plot_attention_steps(
     ratios = [max(2.0, min(shape[1], n_keys)) for shape in shapes]
     figure, axes = new_figure(4, size=(10.0, 1.9 + 0.27 * max(n_queries, n_keys)), width_ratios=ratios)
     embedding, score, weight, output = axes[0]
-    _cells(embedding, matrices[0], signed=True, rows=keys, columns=channels, title="1 embeddings", xlabel="channel")
+    shared = [matrices[0], matrices[3]] if not answers and shapes[0][1] == shapes[3][1] else [matrices[0]]
+    end = max(float(np.abs(m).max()) for m in shared) or None
+    _cells(embedding, matrices[0], signed=True, end=end, rows=keys, columns=channels, title="1 embeddings",
+           xlabel="channel")  # fmt: skip
     _cells(score, matrices[1], signed=True, rows=queries, columns=keys, title="2 scores", xlabel="key", ylabel="query")
     _cells(weight, matrices[2], signed=False, rows=(), columns=keys, title="3 weights", xlabel="key")
-    _cells(output, matrices[3], signed=not answers, rows=queries, columns=answers or channels,
-           title=f"4 {output_title}", xlabel="answer" if answers else "channel")  # fmt: skip
+    _cells(output, matrices[3], signed=not answers, end=end if len(shared) == 2 else None, rows=queries,
+           columns=answers or channels, title=f"4 {output_title}",
+           xlabel="answer" if answers else "channel")  # fmt: skip
+    for ax in axes[0]:
+        if not ax.texts:
+            bar = figure.colorbar(ax.images[0], ax=ax, location="top", shrink=0.8, aspect=12)
+            bar.outline.set_visible(False)
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
     return figure
 
 
-def plot_weight_panels(panels: Mapping[str, ArrayLike], queries: Sequence[str], keys: Sequence[str]) -> Figure:
+def plot_weight_panels(
+    panels: Mapping[str, ArrayLike], queries: Sequence[str], keys: Sequence[str], title: str = ""
+) -> Figure:
     """Weights (T, S) of the same queries and keys side by side, on one scale from 0 to 1; the names are the titles.
 
     Raises ValueError for no panel, or a matrix of another shape.
@@ -58,15 +69,17 @@ def plot_weight_panels(panels: Mapping[str, ArrayLike], queries: Sequence[str], 
         _cells(ax, values, signed=False, rows=queries if i == 0 else (), columns=keys, title=name, xlabel="key",
                ylabel="query" if i == 0 else "", numbers=False)  # fmt: skip
     figure.colorbar(axes[0, -1].images[0], ax=axes[0, -1], label="weight").outline.set_visible(False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
     return figure
 
 
 def _cells(
     ax: Axes, values: np.ndarray, *, signed: bool, rows: Sequence[str], columns: Sequence[str] = (), title: str,
-    xlabel: str, ylabel: str = "", numbers: bool = True,
+    xlabel: str, ylabel: str = "", numbers: bool = True, end: float | None = None,
 ) -> None:  # fmt: skip
-    """A matrix as colours, with its numbers where they can be read."""
-    end = float(np.abs(values).max()) or 1.0 if signed else 1.0
+    """A matrix as colours, with its numbers where they can be read; signed ones run from -end to end, or their own."""
+    end = end or float(np.abs(values).max()) or 1.0 if signed else 1.0
     cmap, low = ("RdBu_r", -end) if signed else ("viridis", 0.0)
     ax.imshow(values, cmap=cmap, vmin=low, vmax=end, aspect="auto", interpolation="nearest")
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
