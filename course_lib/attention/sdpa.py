@@ -90,5 +90,14 @@ def _fused(v: Tensor, ready: Prepared, scale: float) -> Tensor:
 def _kernel(
     q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, is_causal: bool = False
 ) -> Tensor:
-    grouped = q.shape[1] != k.shape[1]
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
+    group = q.shape[1] // k.shape[1]
+    if group == 1 or q.shape[2] != 1:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=is_causal, scale=scale, enable_gqa=group > 1
+        )
+    # A step of decoding: the heads of a group become queries of one head. The same sums, but no key is read twice.
+    if mask is not None and mask.ndim == 4 and mask.shape[1] > 1:
+        mask = mask.unflatten(1, (-1, group)).squeeze(3)  # (B, H, 1, S) -> (B, Hkv, group, S)
+    q = q.unflatten(1, (-1, group)).squeeze(3)  # (B, Hkv, group, D)
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    return y.flatten(1, 2).unsqueeze(2)  # (B, H, 1, Dv)

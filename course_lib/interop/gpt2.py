@@ -65,13 +65,14 @@ def gpt2_oracle(model: GPT2) -> Any:
             f"n_kv_heads={config.n_kv_heads}, placement={config.placement!r}: GPT-2 has as many key heads as query "
             "heads, and pre-norm"
         )
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size, n_positions=config.max_positions, n_embd=config.d_model,
-            n_layer=config.n_layers, n_head=config.n_heads, n_inner=config.d_ff or 4 * config.d_model,
-            resid_pdrop=config.dropout, embd_pdrop=config.dropout, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
-        )
-    ).eval()  # fmt: skip
+    with torch.random.fork_rng([]):  # their first weights are drawn, and thrown away
+        theirs = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=config.vocab_size, n_positions=config.max_positions, n_embd=config.d_model,
+                n_layer=config.n_layers, n_head=config.n_heads, n_inner=config.d_ff or 4 * config.d_model,
+                resid_pdrop=config.dropout, embd_pdrop=config.dropout, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
+            )
+        ).eval()  # fmt: skip
     theirs.set_attn_implementation("eager")
     theirs.to(next(model.parameters()))  # first: float64 weights would be rounded on their way into float32
     theirs.load_state_dict(gpt2_to_transformers(model.state_dict(), config.n_layers), strict=True)

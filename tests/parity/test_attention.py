@@ -380,3 +380,43 @@ def test_a_row_without_keys_in_additive_attention():
 def test_additive_attention_begins_as_torch_begins_linear_layers():
     assert [type(m) for m in AdditiveAttention(D, 5).children()] == [nn.Linear] * 3
     assert all(m.bias is None for m in AdditiveAttention(D, 5).children())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 6])
+@pytest.mark.parametrize(
+    "kind", ["none", "pattern", "keys", "two axes", "per head", "bias", "score", "nothing allowed"]
+)
+def test_one_query_with_shared_key_heads(dtype, n_kv_heads, kind):
+    """A step of decoding takes another way through the kernel: the same outputs and gradients as written out."""
+
+    class Scheme(Position):
+        def bias(self, q_pos, k_pos):
+            slope = torch.arange(1, 7).view(6, 1, 1) / 6
+            return -slope * (q_pos[:, None] - k_pos[None, :]).abs() if kind == "bias" else None
+
+        def score(self, q, q_pos, k_pos):
+            return q.sum(-1, keepdim=True) * k_pos / 9 if kind == "score" else None
+
+    given = {
+        "pattern": {"mask": window(4), "q_pos": torch.tensor([8]), "k_pos": torch.arange(9)},
+        "keys": {"key_mask": torch.rand(2, 9) < 0.6},
+        "two axes": {"mask": torch.rand(1, 9) < 0.6},
+        "per head": {"mask": torch.rand(2, 6, 1, 9) < 0.6, "key_mask": torch.rand(2, 9) < 0.8},
+        "bias": {"position": Scheme(), "q_pos": torch.tensor([8]), "k_pos": torch.arange(9)},
+        "score": {"position": Scheme(), "q_pos": torch.tensor([8]), "k_pos": torch.arange(9)},
+        "nothing allowed": {"mask": torch.zeros(2, 1, 1, 9, dtype=torch.bool)},
+    }.get(kind, {})
+    shapes = ((2, 6, 1, 8), (2, n_kv_heads, 9, 8), (2, n_kv_heads, 9, 5))
+    tensors = [torch.randn(shape, dtype=torch.float64).to(dtype) for shape in shapes]
+    results = []
+    for impl in ("explicit", "fused"):
+        inputs = [t.clone().requires_grad_() for t in tensors]
+        y = attention(*inputs, **given, impl=impl)
+        assert y.shape == (2, 6, 1, 5)
+        gradients = torch.autograd.grad(y, inputs, torch.ones_like(y), allow_unused=True)
+        results.append([y, *(torch.zeros(()) if g is None else g for g in gradients)])
+    for want, got in zip(*results, strict=True):
+        assert got.isfinite().all()
+        limit = 1e-10 if dtype == torch.float64 else 0.03
+        assert (got.double() - want.double()).abs().max() <= limit * max(1.0, want.double().abs().max())

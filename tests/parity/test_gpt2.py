@@ -128,3 +128,12 @@ def test_the_default_model_at_its_start_against_theirs():
 def test_what_has_no_oracle_says_so(model, words):
     with pytest.raises(ValueError, match=words):
         oracle(model())
+
+
+def test_asking_the_oracle_draws_no_random_number():
+    ours = GPT2(GPT2Config(vocab_size=9, max_positions=4, d_model=8, n_heads=2, n_layers=1))
+    torch.manual_seed(3)
+    want = torch.rand(2)
+    torch.manual_seed(3)
+    oracle(ours)
+    assert torch.equal(torch.rand(2), want)
