@@ -27,7 +27,7 @@ def next_token_probabilities(
     `temperature` divides the logits; 0 is greedy: all on the largest, the first of equals. `top_k` keeps the k most
     likely tokens (and those that tie with the last of them); `top_p` the smallest set of most likely tokens that has at
     least that probability, counted after temperature and top_k. What is left is scaled to sum to 1.
-    Raises ValueError for temperature < 0, top_k < 1 or top_p outside (0, 1].
+    Raises ValueError for temperature < 0, top_k < 1, top_p outside (0, 1], and a largest logit that is not finite.
     Source of top_k: Fan, Lewis, Dauphin 2018, section 5.4; of top_p: Holtzman et al. 2020, "The Curious Case of Neural
     Text Degeneration", section 3.1.
     """
@@ -38,6 +38,8 @@ def next_token_probabilities(
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p={top_p}; allowed is above 0 to 1, or None for all tokens")
     logits = logits.float()
+    if not logits.amax(-1).isfinite().all():
+        raise ValueError("logits: the largest is infinite or NaN, so that no distribution follows from them")
     if temperature == 0:
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).float()
     # The largest logit as 0 first: a tiny temperature then gives -inf, never inf - inf. In float32 1e-50 would be 0.

@@ -260,3 +260,12 @@ class Broken(Dice):
 def test_bad_input_names_itself(action, words, model):
     with pytest.raises(ValueError, match=re.escape(words)):
         action(model)
+
+
+@pytest.mark.parametrize("bad", [torch.inf, torch.nan])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_without_a_largest_are_refused(bad, temperature):
+    with pytest.raises(ValueError, match="logits: the largest is infinite or NaN"):
+        next_token_probabilities(torch.tensor([1.0, bad, 2.0]), temperature)
+    masked = next_token_probabilities(torch.tensor([1.0, -torch.inf, 2.0]), temperature)
+    assert masked[1] == 0

@@ -192,6 +192,8 @@ def test_score_grids_hold_their_numbers():
     assert figure.axes[1].images[0].get_clim() == (0, 5)
     with pytest.raises(ValueError, match="models are"):
         pictures.plot_score_grids({"a": values, "b": {}}, title="t")
+    with pytest.raises(ValueError, match="limits: c unknown; the roles are a"):
+        pictures.plot_score_grids({"a": values}, title="t", limits={"c": 1.0})
     with pytest.raises(ValueError, match=r"shape \(2,\)"):
         pictures.plot_score_grids({"a": {"x": np.zeros(2)}}, title="t")
 

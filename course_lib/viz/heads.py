@@ -16,12 +16,15 @@ def plot_score_grids(
     """A grid of small maps: a column for each role, a row for each model; `scores[role][model]` is (layers, heads).
 
     All maps of a role share one scale, from 0 to 1 or to `limits[role]`, so that a trained model can be compared with
-    its controls. Raises ValueError for roles with different models, or scores that are not (layers, heads).
+    its controls. Raises ValueError for roles with different models, scores that are not (layers, heads),
+    and a limit of a role that is not there.
     """
     rows = {role: list(models) for role, models in scores.items()}
     names = next(iter(rows.values()), [])
     if not names or any(models != names for models in rows.values()):
         raise ValueError(f"scores: models are {rows}; needed are the same ones, at least one, for each role")
+    if unknown := sorted(set(limits or {}) - set(scores)):
+        raise ValueError(f"limits: {', '.join(unknown)} unknown; the roles are {', '.join(scores)}")
     width, height = min(MAX_WIDTH, 1.7 * len(scores) + 0.6), 1.55 * len(names) + 0.75
     figure, axes = new_figure(len(scores), len(names), size=(width, height))
     for column, (role, models) in enumerate(scores.items()):
