@@ -234,7 +234,7 @@ def test_lookup_and_its_right_cells():
 def test_inside_shows_what_the_head_computes(scale):
     batch = HELD_OUT(batch_size=3, n_pairs=5)(0)
     model = Lookup(LookupConfig(221, 221), partial(library.attention, scale=scale))
-    q, k, v, weights = inside(model, *batch[:3], scale=scale)
+    q, k, v, weights = inside(model, *batch[:3])
     assert weights.shape == (3, 1, 5, 5)
     torch.testing.assert_close(weights, (q @ k.mT * (scale or 1 / 8)).softmax(-1))
     output = model.unembedding(model.attention.out_proj((weights @ v)[:, 0]))
@@ -307,7 +307,7 @@ def test_arms_are_what_they_say():
 def test_a_look_at_scores_and_hits(name):
     config, batch = Config(**ARMS[name], width=16, lr=0), HELD_OUT(batch_size=6, n_pairs=5)(0)
     model = build(config, 0)
-    seen, right = inside(model, *batch[:3], attention_scores.scale_of(config)), right_cells(*batch[:2])
+    seen, right = inside(model, *batch[:3]), right_cells(*batch[:2])
     scores = attention_scores.scores_of(model, seen.q, seen.k, attention_scores.scale_of(config))
     torch.testing.assert_close(scores.softmax(-1), seen.weights[:, 0])
     found = attention_scores.look(model, config, batch)

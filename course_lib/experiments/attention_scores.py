@@ -132,7 +132,7 @@ def look(model: Lookup, config: Config, batch: LookupBatch) -> dict[str, float]:
     """Loss, accuracy, the scores' spread and how far right and wrong ones lie apart; the weights' entropy, their mass
     on the right cells, and how often the largest weight is there (hit)."""
     loss, metrics = lookup_loss(model, batch)
-    seen, right = inside(model, *batch[:3], scale=scale_of(config)), right_cells(batch[0], batch[1])
+    seen, right = inside(model, *batch[:3]), right_cells(batch[0], batch[1])
     scores = scores_of(model, seen.q, seen.k, scale_of(config))
     hit = right.gather(-1, seen.weights[:, 0].argmax(-1, keepdim=True)).float().mean()
     return {

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib.attention import AdditiveAttention, AttentionFn, MultiHeadAttention, attention
-from course_lib.features import record
+from course_lib.attention import AttentionFn, MultiHeadAttention, attention
+from course_lib.features import record, record_attention
 from course_lib.init import init_weights
 from course_lib.norms import LayerNorm
 
@@ -75,20 +75,12 @@ class Inside(NamedTuple):
 
 
 @torch.no_grad()
-def inside(model: Lookup, questions: Tensor, words: Tensor, answers: Tensor, scale: float | None = None) -> Inside:
-    """Queries, keys, values and weights of the model's head; `scale` is that of its attention_fn, None for 1/sqrt(D).
-
-    An additive head weighs by its own network, any other one by the dot product.
-    """
-    with record(model, "attention.*_proj") as seen:
+def inside(model: Lookup, questions: Tensor, words: Tensor, answers: Tensor) -> Inside:
+    """Queries, keys, values and weights of the model's head. Raises ValueError as `record_attention` does."""
+    with record(model, "attention.*_proj") as seen, record_attention(model) as maps:
         model(questions, words, answers)
     q, k, v = (seen[f"attention.{name}_proj"].unsqueeze(1) for name in "qkv")  # one head
-    own = model.attention.attention_fn
-    if isinstance(own, AdditiveAttention):
-        _, weights = own(q, k, v, scale=scale, return_weights=True)
-    else:
-        _, weights = attention(q, k, v, scale=scale, impl="explicit", return_weights=True)
-    return Inside(q, k, v, weights)
+    return Inside(q, k, v, maps["attention"])
 
 
 LookupBatch = tuple[Tensor, Tensor, Tensor, Tensor]

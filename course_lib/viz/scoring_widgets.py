@@ -38,7 +38,7 @@ class Atlas:
     pairs: Sequence[tuple[int, int]]
 
 
-def atlas_maps(model: Lookup, atlas: Atlas, text: str, scale: float | None = None) -> AttentionMaps:
+def atlas_maps(model: Lookup, atlas: Atlas, text: str) -> AttentionMaps:
     """Where the model's head looks when it is asked for the countries in `text`, separated by commas or lines.
 
     Countries need not be in the atlas. Raises ValueError for a name that is no country, no name, or more than 64.
@@ -61,13 +61,13 @@ def atlas_maps(model: Lookup, atlas: Atlas, text: str, scale: float | None = Non
     ]
     more = f", and {len(said) - 4} more" if len(said) > 4 else ""
     return AttentionMaps(
-        weights=inside(model, asked, words, answers, scale).weights.float().cpu().numpy(),
+        weights=inside(model, asked, words, answers).weights.float().cpu().numpy(),
         queries=[atlas.countries[i] for i in asked[0].tolist()],
         keys=[atlas.countries[country] for country, _ in atlas.pairs],
         note=f"The model answers: {', '.join(said[:4])}{more}.",
     )
 
 
-def atlas_explorer(model: Lookup, atlas: Atlas, text: str, scale: float | None = None) -> AttentionExplorer:
+def atlas_explorer(model: Lookup, atlas: Atlas, text: str) -> AttentionExplorer:
     """Explore `atlas_maps`: type countries, see where the head looks for each of them."""
-    return explore(lambda typed: atlas_maps(model, atlas, typed, scale), text)
+    return explore(lambda typed: atlas_maps(model, atlas, typed), text)
