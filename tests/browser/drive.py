@@ -3,10 +3,18 @@
 import base64
 import re
 import time
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import matplotlib as mpl
+from matplotlib.figure import Figure
 from playwright.sync_api import Locator, Page, expect
+
+from course_lib.viz.animate import png
+from course_lib.viz.plots import use_house_style
+from course_lib.viz.widgets import Described
 
 from .lab import DONE, Lab
 
@@ -95,6 +103,13 @@ def shown(explorer: Locator) -> tuple[str, str]:
     settle(explorer)
     digest = sha256(picture(explorer.locator("img"))).hexdigest()
     return explorer.locator(".course-caption").text_content() or "", digest
+
+
+def to_be_shown(view: Described, plot: Callable[[Any], Figure]) -> tuple[str, str]:
+    """What `shown` must read when an explorer displays `view`: its caption, and the SHA-256 of its picture."""
+    with mpl.rc_context():
+        use_house_style()
+        return view.text(), sha256(png(plot(view))).hexdigest()
 
 
 def press(control: Locator, *keys: str) -> None:

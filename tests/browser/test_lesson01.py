@@ -1,41 +1,26 @@
 """Lesson 1: the explorer of norms shows what `norm_frame` computes."""
 
-from collections.abc import Callable, Iterator
-from hashlib import sha256
 from pathlib import Path
 
-import matplotlib as mpl
-import pytest
 from playwright.sync_api import Page, expect
 
 from course_lib.experiments import load_tensors
-from course_lib.viz.animate import png
 from course_lib.viz.norms import norm_frame, plot_norm_frame
-from course_lib.viz.plots import use_house_style
 
-from .drive import choose, errors, open_notebook, press, run_all, shown
+from .drive import choose, errors, open_notebook, press, run_all, shown, to_be_shown
 from .lab import Lab, browser_copy
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/01_layernorm_dynamics.ipynb"
-Computed = Callable[[str, int, int], tuple[str, str]]
 
 
-@pytest.fixture
-def computed() -> Iterator[Computed]:
+def computed(network: str, layer: int, snapshot: int) -> tuple[str, str]:
     """What has to be shown for a network, a layer (its last one where it has fewer) and the number of a snapshot."""
-
-    def compute(network: str, layer: int, snapshot: int) -> tuple[str, str]:
-        trace = load_tensors("norm_dynamics", network)
-        layer, step = min(layer, trace["gain"].shape[1] - 1), int(trace["steps"][snapshot])
-        frame = norm_frame({network: trace}, norm=network, layer=layer, step=step)
-        return frame.text(), sha256(png(plot_norm_frame(frame))).hexdigest()
-
-    with mpl.rc_context():
-        use_house_style()
-        yield compute
+    trace = load_tensors("norm_dynamics", network)
+    layer, step = min(layer, trace["gain"].shape[1] - 1), int(trace["steps"][snapshot])
+    return to_be_shown(norm_frame({network: trace}, norm=network, layer=layer, step=step), plot_norm_frame)
 
 
-def test_norm_explorer_shows_what_is_computed(page: Page, lab: Lab, shots: Path, computed: Computed) -> None:
+def test_norm_explorer_shows_what_is_computed(page: Page, lab: Lab, shots: Path) -> None:
     notebook = open_notebook(page, lab, browser_copy(NOTEBOOK, lab.root))
     run_all(notebook)
     explorer = notebook.locator(".course-explorer")

@@ -1,20 +1,16 @@
 """Lesson 2: the sliders show what `score_frame` computes, and the trained head can be asked."""
 
-from hashlib import sha256
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from playwright.sync_api import Page, expect
 
 from course_lib.corpora import capitals
 from course_lib.experiments.attention_scores import ARMS, HELD_OUT, Config, build, fit
-from course_lib.viz.animate import png
-from course_lib.viz.plots import use_house_style
 from course_lib.viz.scoring import plot_score_frame, score_frame
 from course_lib.viz.scoring_widgets import Atlas, atlas_maps
 
-from .drive import choose, errors, open_notebook, press, run_all, settle, shown
+from .drive import choose, errors, open_notebook, press, run_all, settle, shown, to_be_shown
 from .lab import Lab, browser_copy
 from .test_explorer import colors, pixels, python
 
@@ -23,8 +19,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks/02_attention_scoring.ipynb"
 
 def computed(d: int, temperature: float, scale: str) -> tuple[str, str]:
     """What has to be shown."""
-    frame = score_frame(d, temperature, scale)
-    return frame.text(), sha256(png(plot_score_frame(frame))).hexdigest()
+    return to_be_shown(score_frame(d, temperature, scale), plot_score_frame)
 
 
 def test_sliders_and_the_trained_head(page: Page, lab: Lab, shots: Path) -> None:
@@ -34,25 +29,23 @@ def test_sliders_and_the_trained_head(page: Page, lab: Lab, shots: Path) -> None
     explorer.scroll_into_view_if_needed()
     expect(explorer.locator("img")).to_be_visible()
     (width, temperature), scale = explorer.get_by_role("slider").all(), explorer.locator("select")
-    with mpl.rc_context():
-        use_house_style()
-        assert shown(explorer) == computed(64, 1.0, "none")
-        page.screenshot(path=shots / "lesson02-first.png")
-        press(width, "End")
-        assert shown(explorer) == computed(1024, 1.0, "none")
-        press(width, "Home", "ArrowLeft")
-        assert shown(explorer) == computed(1, 1.0, "none")
-        press(width, *["ArrowRight"] * 20)
-        choose(scale, "ArrowDown")
-        assert shown(explorer) == computed(1024, 1.0, "1/√d")
-        choose(scale, "ArrowDown")
-        assert shown(explorer) == computed(1024, 1.0, "1/d")
-        press(temperature, "Home")
-        assert shown(explorer) == computed(1024, 0.1, "1/d")
-        press(temperature, "End")
-        choose(scale, "Home")
-        assert shown(explorer) == computed(1024, 100.0, "none")
-        page.screenshot(path=shots / "lesson02-moved.png")
+    assert shown(explorer) == computed(64, 1.0, "none")
+    page.screenshot(path=shots / "lesson02-first.png")
+    press(width, "End")
+    assert shown(explorer) == computed(1024, 1.0, "none")
+    press(width, "Home", "ArrowLeft")
+    assert shown(explorer) == computed(1, 1.0, "none")
+    press(width, *["ArrowRight"] * 20)
+    choose(scale, "ArrowDown")
+    assert shown(explorer) == computed(1024, 1.0, "1/√d")
+    choose(scale, "ArrowDown")
+    assert shown(explorer) == computed(1024, 1.0, "1/d")
+    press(temperature, "Home")
+    assert shown(explorer) == computed(1024, 0.1, "1/d")
+    press(temperature, "End")
+    choose(scale, "Home")
+    assert shown(explorer) == computed(1024, 100.0, "none")
+    page.screenshot(path=shots / "lesson02-moved.png")
 
     config = Config(**ARMS["scaled"], width=64, lr=3e-3)
     model = build(config, 0)

@@ -1,18 +1,14 @@
 """Lesson 03: the sampler shows what `next_token` computes, and the explorer what the shipped GPT-2 attends to."""
 
-from hashlib import sha256
 from pathlib import Path
 
-import matplotlib as mpl
 from playwright.sync_api import Page, expect
 
 from course_lib import pretrained, tokenization
-from course_lib.viz.animate import png
 from course_lib.viz.model_maps import maps_of
-from course_lib.viz.plots import use_house_style
 from course_lib.viz.sampling import next_token, plot_next_token
 
-from .drive import errors, open_notebook, press, run_all, settle, shown
+from .drive import errors, open_notebook, press, run_all, settle, shown, to_be_shown
 from .lab import Lab, browser_copy
 from .test_explorer import assert_lines, assert_map
 
@@ -23,9 +19,7 @@ def computed(text: str, temperature: float, top_k: int, top_p: float) -> tuple[s
     """What has to be displayed for these settings."""
     model, tokenizer = pretrained.load("gpt2-tiny"), tokenization.load("english-4k")
     view = next_token(model, tokenizer, text, temperature, top_k, top_p, model.config.max_positions)
-    with mpl.rc_context():
-        use_house_style()
-        return view.text(), sha256(png(plot_next_token(view))).hexdigest()
+    return to_be_shown(view, plot_next_token)
 
 
 def test_widgets_of_lesson_03(page: Page, lab: Lab, shots: Path) -> None:

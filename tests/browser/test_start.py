@@ -1,6 +1,5 @@
 """Notebook 00: the bigram explorer shows what `bigram_view` computes, for the learner's own text too."""
 
-from hashlib import sha256
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,11 +9,10 @@ from playwright.sync_api import Page, expect
 from course_lib import corpora, tokenization
 from course_lib.models.bigram import CountedBigram, count_bigrams
 from course_lib.tokenization import END
-from course_lib.viz.animate import png
 from course_lib.viz.language import bigram_view, plot_bigram_view
 from course_lib.viz.plots import use_house_style
 
-from .drive import errors, open_notebook, press, run_all, shown
+from .drive import errors, open_notebook, press, run_all, shown, to_be_shown
 from .lab import Lab, browser_copy
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks/00_start_here.ipynb"
@@ -31,7 +29,7 @@ def test_bigram_explorer_shows_what_is_computed(page: Page, lab: Lab, shots: Pat
 
     def computed(text: str, weight: float) -> tuple[str, str]:
         view = bigram_view(table, streams["validation"], tokenizer, text, weight)
-        return view.text(), sha256(png(plot_bigram_view(view))).hexdigest()
+        return to_be_shown(view, plot_bigram_view)
 
     notebook = open_notebook(page, lab, browser_copy(NOTEBOOK, lab.root))
     run_all(notebook)
