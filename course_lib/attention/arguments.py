@@ -58,7 +58,7 @@ def prepare(
     allowed = _dense(q, k, mask, key_mask)
     if position is None and not isinstance(mask, Pattern):
         return Prepared(q, k, allowed, None, None)
-    q_pos, k_pos = _positions(q, k, q_pos, k_pos)
+    q_pos, k_pos = counted_positions(q, k, q_pos, k_pos)
     if isinstance(mask, Pattern):
         pattern = mask.dense(q_pos, k_pos)  # (T, S) or (B, T, S)
         pattern = pattern if pattern.ndim == 2 else pattern.unsqueeze(1)
@@ -88,7 +88,9 @@ def _kind(value: object) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:
+def counted_positions(
+    q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """q_pos and k_pos checked; where both are None and T equals S, the same 0, 1, 2, … for both."""
     n_queries, n_keys = q.shape[-2], k.shape[-2]
     if q_pos is None and k_pos is None and n_queries == n_keys:
@@ -115,10 +117,14 @@ def _dense(q: Tensor, k: Tensor, mask: Mask | None, key_mask: Tensor | None) -> 
             raise ValueError(f"mask has shape {tuple(mask.shape)}; needed are 2 or 4 axes that broadcast to {shape}")
         allowed = mask
     if key_mask is not None:
-        fits = isinstance(key_mask, Tensor) and key_mask.shape == (shape[0], shape[3])
-        if not fits or key_mask.dtype != torch.bool:
-            needed = f"bool {(shape[0], shape[3])}, True = may attend"
-            raise ValueError(f"key_mask is {_kind(key_mask)}; needed is {needed}")
-        keys = key_mask[:, None, None, :]  # (B, 1, 1, S)
+        keys = check_key_mask(key_mask, shape[0], shape[3])[:, None, None, :]  # (B, 1, 1, S)
         allowed = keys if allowed is None else allowed & keys
     return allowed
+
+
+def check_key_mask(key_mask: Tensor, batch: int, n_keys: int) -> Tensor:
+    """`key_mask`; ValueError unless it is bool (batch, n_keys)."""
+    fits = isinstance(key_mask, Tensor) and key_mask.shape == (batch, n_keys)
+    if not fits or key_mask.dtype != torch.bool:
+        raise ValueError(f"key_mask is {_kind(key_mask)}; needed is bool {(batch, n_keys)}, True = may attend")
+    return key_mask

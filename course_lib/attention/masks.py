@@ -1,9 +1,10 @@
 """Attention patterns: which query may look at which key, said once as a function of their positions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.positions.base import check_positions
@@ -46,6 +47,27 @@ class Pattern:
             raise ValueError(f"allowed of the pattern {self.name} gives {kind}; needed is a bool tensor")
         return mask.expand(torch.broadcast_shapes(mask.shape, (*q_pos.shape, k_pos.shape[-1])))
 
+    def pairs(self, length: int) -> int:
+        """How many pairs (query, key) of a text of `length` tokens may meet: what attention must compute."""
+        places = torch.arange(length)
+        return sum(int(self.dense(rows, places).sum()) for rows in places.split(1024))  # never the whole matrix
+
+    def blocks(self, length: int, block: int) -> Tensor:
+        """Which blocks of `block` x `block` pairs hold an allowed one: bool (n, n), n blocks of queries and of keys.
+
+        A kernel that works in blocks computes these, whole. Raises ValueError for a block below 1.
+        """
+        check_at_least("block", block, 1)
+        places = torch.arange(length)
+        rows = []
+        for queries in places.split(block):
+            columns = F.pad(self.dense(queries, places).any(0), (0, -length % block))
+            rows.append(columns.unflatten(0, (-1, block)).any(-1))
+        return torch.stack(rows)
+
+
+# Each sees all.
+full = Pattern("full", lambda q_pos, k_pos: (q_pos == q_pos) & (k_pos == k_pos))
 
 # A token sees itself and what came before it: nothing of the future.
 causal = Pattern("causal", lambda q_pos, k_pos: k_pos <= q_pos)
@@ -57,6 +79,79 @@ def window(radius: int) -> Pattern:
     Longformer's and ModernBERT's "window size" w is 2 radius; Mistral's "sliding window" W is `causal & window(W - 1)`.
     Raises ValueError for a radius below 0.
     """
-    if radius < 0:
-        raise ValueError(f"radius={radius}; it must be 0 or more")
+    check_at_least("radius", radius, 0)
     return Pattern(f"window({radius})", lambda q_pos, k_pos: (q_pos - k_pos).abs() <= radius)
+
+
+def dilated(radius: int, dilation: int) -> Pattern:
+    """A window with gaps: `radius` keys on each side, `dilation` places apart. It reaches radius x dilation places.
+
+    Only a pattern: blocks of neighbours hold one key in `dilation` that counts, so that a kernel in blocks gains
+    nothing, and the paper wrote one of its own for GPUs. Raises ValueError for a radius below 0, a dilation below 1.
+    Source: Beltagy, Peters, Cohan 2020, "Longformer", section 3.1.
+    """
+    check_at_least("radius", radius, 0)
+    check_at_least("dilation", dilation, 1)
+
+    def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
+        far = (q_pos - k_pos).abs()
+        return (far <= radius * dilation) & (far % dilation == 0)
+
+    return Pattern(f"dilated({radius}, {dilation})", allowed)
+
+
+def global_tokens(places: Iterable[int]) -> Pattern:
+    """The tokens at `places` see all and are seen by all; others see only them.
+
+    Raises ValueError for a place below 0. Source: Beltagy, Peters, Cohan 2020, "Longformer", section 3.1.
+    """
+    chosen = sorted(set(places))
+    check_at_least("places", min(chosen, default=0), 0)
+
+    def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
+        among = torch.tensor(chosen, dtype=torch.int64, device=q_pos.device)
+        queries, keys = ((pos.unsqueeze(-1) == among).any(-1) for pos in (q_pos, k_pos))
+        return queries | keys
+
+    return Pattern(f"global_tokens({', '.join(map(str, chosen))})", allowed)
+
+
+def draw_blocks(n_blocks: int, n_random: int, seed: int) -> Tensor:
+    """For each of `n_blocks` blocks of queries, `n_random` blocks of keys, none of them a neighbour or the block itself.
+
+    Returns int64 (n_blocks, n_random) in rising order; where a block has fewer that are no neighbours, -1 fills the
+    row. The draw follows from `seed` alone. Raises ValueError for negative numbers.
+    Source: Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", appendix D.
+    """
+    check_at_least("n_blocks", n_blocks, 0)
+    check_at_least("n_random", n_random, 0)
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.arange(n_blocks)
+    near = (places[:, None] - places).abs() <= 1
+    drawn = torch.rand(n_blocks, n_blocks, generator=generator).masked_fill(near, -1.0)  # a lot for each that may be
+    lots, chosen = drawn.topk(min(n_random, n_blocks), dim=-1)  # the highest lots win
+    chosen = chosen.masked_fill(lots < 0, -1).sort(-1).values
+    return F.pad(chosen, (n_random - chosen.shape[-1], 0), value=-1)
+
+
+def random_blocks(blocks: Tensor, block: int) -> Pattern:
+    """Each query sees the keys of some blocks: row i of `blocks` names those of the queries in block i.
+
+    `blocks` (n_blocks, n_random) int64 as `draw_blocks` gives it, -1 for none; `block` is how many tokens a block has.
+    Positions must be below n_blocks x block. Raises ValueError for another shape or type, a block below 1.
+    """
+    check_at_least("block", block, 1)
+    if blocks.ndim != 2 or blocks.dtype != torch.int64:
+        raise ValueError(f"blocks is {blocks.dtype} {tuple(blocks.shape)}; needed is int64 (n_blocks, n_random)")
+
+    def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
+        rows = blocks.to(q_pos.device)[q_pos // block]  # (..., n_random)
+        return (rows == (k_pos // block).unsqueeze(-1)).any(-1)
+
+    return Pattern(f"random_blocks({blocks.shape[1]} of {block})", allowed)
+
+
+def check_at_least(name: str, value: int, least: int) -> None:
+    """Raise ValueError for a whole number below `least`."""
+    if value < least:
+        raise ValueError(f"{name}={value}; it must be {least} or more")

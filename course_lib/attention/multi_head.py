@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from course_lib.attention.arguments import AttentionFn, Mask
 from course_lib.attention.kv_cache import Cache
 from course_lib.attention.sdpa import attention
-from course_lib.positions.base import Position
+from course_lib.positions.base import Position, Unrotated
 
 
 class MultiHeadAttention(nn.Module):
@@ -76,14 +76,6 @@ class MultiHeadAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}, head_dim={self.head_dim}, mask={self.mask}"
-
-
-class Unrotated(Position):
-    """A scheme whose rotation was done already, when the keys went into the cache; the other hooks remain."""
-
-    def __init__(self, position: Position) -> None:
-        super().__init__()
-        self.bias, self.score = position.bias, position.score  # type: ignore[method-assign]
 
 
 def check_heads(d_model: int, n_heads: int, n_kv_heads: int, head_dim: int | None) -> None:

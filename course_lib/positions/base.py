@@ -35,6 +35,14 @@ class Position(nn.Module):
         return None
 
 
+class Unrotated(Position):
+    """A scheme whose rotation was done already, when the keys went into the cache; the other hooks remain."""
+
+    def __init__(self, position: Position) -> None:
+        super().__init__()
+        self.bias, self.score = position.bias, position.score  # type: ignore[method-assign]
+
+
 def check_positions(name: str, pos: Tensor, length: int | None = None, batch: int | None = None) -> None:
     """Raise ValueError unless `pos` is a tensor of integers, (length,) or (batch, length); None is any number."""
     if not isinstance(pos, Tensor) or pos.dtype not in (torch.int32, torch.int64):

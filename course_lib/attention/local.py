@@ -1,0 +1,80 @@
+"""Local attention: each token sees its neighbours, at a cost that grows with the text's length, not its square."""
+
+from typing import Any
+
+from torch import Tensor
+
+from course_lib.attention.blocks import attend, text_of, unfolded_keys, window_keys
+from course_lib.attention.masks import Pattern, check_at_least, window
+from course_lib.attention.masks import causal as triangle
+from course_lib.attention.sdpa import attention
+from course_lib.positions.base import Position
+
+IMPLS = ("blocked", "unfold", "dense", "flex")
+SMALLEST_BLOCK = 16  # of smaller ones there would be too many
+
+
+def local_attention(
+    q: Tensor, k: Tensor, v: Tensor, radius: int, *, causal: bool = False, impl: str = "blocked",
+    mask: Pattern | None = None, key_mask: Tensor | None = None, position: Position | None = None,
+    q_pos: Tensor | None = None, k_pos: Tensor | None = None, scale: float | None = None, return_weights: bool = False,
+) -> Any:  # fmt: skip
+    """Attention in which each query sees the keys at most `radius` places away: `attention(mask=window(radius))`.
+
+    Arguments and shapes as in `AttentionFn`. `causal` leaves out what comes after a query; `mask`, a Pattern, must hold
+    as well. All impls compute the same: "blocked" each block of queries with the keys of three blocks, in O(T radius)
+    time and memory; "unfold" each query with its own copy of 2 radius + 1 keys, as textbooks do; "dense" with all
+    keys and a mask, O(T²), which alone can `return_weights`; "flex" with torch's kernel for GPUs. Positions must rise
+    from token to token and be the same for queries and keys. Where T differs from S, as with a cache, the queries are
+    few, and are computed densely. Raises ValueError as `attention` does, for a negative radius, a mask that is no
+    Pattern and, on the CPU, for other positions.
+    Source: Beltagy, Peters, Cohan 2020, "Longformer", section 3.1; its blocks overlap in another way.
+    """
+    check_at_least("radius", radius, 0)
+    check_impl(impl, IMPLS, return_weights)
+    mask = with_triangle(mask, causal)
+    if impl == "dense" or q.shape[-2:-1] != k.shape[-2:-1] or (impl == "blocked" and is_short(q, block_of(radius))):
+        return attention(
+            q, k, v, mask=window(radius) if mask is None else window(radius) & mask, key_mask=key_mask,
+            position=position, q_pos=q_pos, k_pos=k_pos, scale=scale,
+            impl="explicit" if return_weights else "fused", return_weights=return_weights,
+        )  # fmt: skip
+    if impl == "flex":
+        from course_lib.attention.flex import flex_attention
+
+        pattern = window(radius) if mask is None else window(radius) & mask
+        return flex_attention(
+            q, k, v, mask=pattern, key_mask=key_mask, position=position, q_pos=q_pos, k_pos=k_pos, scale=scale
+        )
+    text = text_of(q, k, v, key_mask, position, q_pos, k_pos)
+    if impl == "unfold":
+        return attend(text, 1, [unfolded_keys(text, radius)], mask, scale)
+    block = block_of(radius)
+    return attend(text, block, [window_keys(text, radius, block, later=not causal)], mask, scale)
+
+
+def block_of(radius: int) -> int:
+    """How many queries a block has: as many as `radius`, so that the window ends in the next block."""
+    return max(radius, SMALLEST_BLOCK)
+
+
+def is_short(q: Tensor, block: int) -> bool:
+    """Whether three blocks are the whole text: then all pairs are fewer than those in blocks."""
+    return q.shape[-2] <= 3 * block
+
+
+def with_triangle(mask: Pattern | None, causal: bool) -> Pattern | None:
+    """`mask`, and causal where that is asked for; ValueError for a mask that is no Pattern."""
+    if mask is not None and not isinstance(mask, Pattern):
+        raise ValueError(f"mask is a {type(mask).__name__}; needed is a Pattern: a dense mask has T x S entries")
+    if not causal:
+        return mask
+    return triangle if mask is None else mask & triangle
+
+
+def check_impl(impl: str, known: tuple[str, ...], return_weights: bool) -> None:
+    """Raise ValueError for an unknown impl, or weights from one that never has them."""
+    if impl not in known:
+        raise ValueError(f"impl={impl!r}; allowed are {', '.join(map(repr, known))}")
+    if return_weights and impl != "dense":
+        raise ValueError(f"return_weights=True needs impl='dense'; {impl!r} never has the weights of all pairs")
