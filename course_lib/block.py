@@ -1,5 +1,7 @@
 """One layer of a transformer: attention between the tokens, then an MLP in each."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from course_lib.attention.kv_cache import Cache
@@ -32,13 +34,14 @@ class TransformerBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, *, key_mask: Tensor | None = None, q_pos: Tensor | None = None, cache: Cache | None = None
-    ) -> Tensor:
-        """x (B, T, C) -> (B, T, C); key_mask, q_pos and cache as in `MultiHeadAttention`."""
+        self, x: Tensor, *, key_mask: Tensor | None = None, q_pos: Tensor | None = None, cache: Cache | None = None,
+        global_mask: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """x (B, T, C) -> (B, T, C); arguments as in `MultiHeadAttention`, global_mask as in `GlobalLocalAttention`."""
+        arguments: dict[str, Any] = {"key_mask": key_mask, "q_pos": q_pos, "cache": cache, "global_mask": global_mask}
+        given = {name: value for name, value in arguments.items() if value is not None}  # each takes what it knows
         if self.placement == "pre":
-            y = self.attention(self.attention_norm(x), key_mask=key_mask, q_pos=q_pos, cache=cache)
-            x = x + self.dropout(y)
+            x = x + self.dropout(self.attention(self.attention_norm(x), **given))
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
-        y = self.attention(x, key_mask=key_mask, q_pos=q_pos, cache=cache)
-        x = self.attention_norm(x + self.dropout(y))
+        x = self.attention_norm(x + self.dropout(self.attention(x, **given)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))

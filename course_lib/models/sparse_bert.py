@@ -1,0 +1,154 @@
+"""SparseBert: an encoder whose attention pattern is a value of its config, with a head that fills in hidden tokens."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from course_lib.attention.global_local import GlobalLocalAttention
+from course_lib.attention.local import block_of, local_attention
+from course_lib.attention.masks import check_at_least, draw_blocks
+from course_lib.attention.multi_head import MultiHeadAttention, check_heads
+from course_lib.block import PLACEMENTS, TransformerBlock
+from course_lib.init import init_weights, seed_of
+from course_lib.mlp import MLP
+from course_lib.norms import LayerNorm, fused_layer_norm
+from course_lib.positions import LearnedPosition, Position, SinusoidalPosition
+
+PATTERNS = ("full", "local", "local_global", "bigbird")
+POSITIONS = ("sinusoidal", "learned", "none")
+
+
+@dataclass(frozen=True)
+class SparseBertConfig:
+    """Sizes and pattern of a SparseBert; __post_init__ raises ValueError on what cannot be."""
+
+    vocab_size: int = 4000
+    max_positions: int = 4096  # learned positions end there, and random blocks are drawn for so many tokens
+    d_model: int = 128
+    n_heads: int = 4
+    n_layers: int = 4
+    d_ff: int | None = None  # None: 4 d_model
+    pattern: str = "local_global"
+    radius: int = 64  # of the window, in all patterns but "full"
+    n_global: int = 1  # the first tokens are global, unless forward is told others; in "local_global", "bigbird"
+    separate_global: bool = False  # global tokens have projections of their own
+    n_random: int = 2  # blocks of keys for each block of queries, in "bigbird"
+    random_per_layer: bool = True  # each layer draws its own
+    position: str = "sinusoidal"
+    dropout: float = 0.0  # of the embeddings and of what each part adds to the stream
+    placement: str = "pre"  # of the norms
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "max_positions", "n_layers", "d_ff"):
+            if getattr(self, name) is not None:
+                check_at_least(name, getattr(self, name), 1)
+        for name in ("radius", "n_global", "n_random"):
+            check_at_least(name, getattr(self, name), 0)
+        check_heads(self.d_model, self.n_heads, self.n_heads, None)
+        for name, allowed in (("pattern", PATTERNS), ("position", POSITIONS), ("placement", PLACEMENTS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}; allowed is 0 to below 1")
+
+    @property
+    def has_global(self) -> bool:
+        """Whether the pattern knows global tokens."""
+        return self.pattern in ("local_global", "bigbird")
+
+
+class SparseBert(nn.Module):
+    """A masked language model: ids (B, T), some of them hidden, -> logits (B, T, V) of what stands at each place.
+
+    Embeddings, a norm, transformer blocks, a last norm, and a head: linear, GELU, LayerNorm, and the embedding again
+    (tied). The pattern changes who sees whom, and no weight but those of separate_global: a state dict fits all.
+    Raises ValueError in forward for ids that are not (B, T) integers, a text beyond learned positions or random
+    blocks, and a global_mask where the pattern knows no global tokens.
+    Sources: Devlin et al. 2019, "BERT", section 3; Beltagy et al. 2020, "Longformer"; Zaheer et al. 2020, "Big Bird".
+    """
+
+    def __init__(self, config: SparseBertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.position = _position(config)
+        self.embedding_norm = _norm(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.blocks = nn.ModuleList(_block(config, layer) for layer in range(config.n_layers))
+        self.final_norm = _norm(config) if config.placement == "pre" else nn.Identity()
+        self.head = nn.Linear(config.d_model, config.d_model)
+        self.head_norm = _norm(config)
+        init_weights(self, config.seed)
+
+    def forward(
+        self, ids: Tensor, *, at: Tensor | None = None, key_mask: Tensor | None = None,
+        global_mask: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """ids (B, T) -> logits (B, T, V), or with places `at` (B, M) only those: (B, M, V).
+
+        key_mask (B, T) is True for tokens that count, not padding; global_mask (T,) or (B, T) for global ones.
+        """
+        x = self.hidden(ids, key_mask=key_mask, global_mask=global_mask)  # (B, T, C)
+        if at is not None:
+            x = x.gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))  # (B, M, C)
+        return F.linear(self.head_norm(F.gelu(self.head(x))), self.embedding.weight)
+
+    def hidden(self, ids: Tensor, *, key_mask: Tensor | None = None, global_mask: Tensor | None = None) -> Tensor:
+        """ids (B, T) -> what the head reads, (B, T, C)."""
+        config = self.config
+        if ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; needed is int64 or int32 (B, T)")
+        if ids.shape[1] > config.max_positions and (config.position == "learned" or config.pattern == "bigbird"):
+            raise ValueError(f"ids: {ids.shape[1]} tokens; max_positions={config.max_positions} is the most")
+        pos = torch.arange(ids.shape[1], device=ids.device)
+        if config.has_global:
+            global_mask = pos < config.n_global if global_mask is None else global_mask
+        elif global_mask is not None:
+            raise ValueError(f"global_mask: pattern={config.pattern!r} has no global tokens")
+        x = self.dropout(self.embedding_norm(self.position.embed(self.embedding(ids), pos)))  # (B, T, C)
+        for block in self.blocks:
+            x = block(x, key_mask=key_mask, global_mask=global_mask)
+        return self.final_norm(x)
+
+    def with_pattern(self, **changes: object) -> "SparseBert":
+        """A new model with the same weights and other fields of the config, such as pattern="local", radius=16."""
+        other = SparseBert(replace(self.config, **changes))  # type: ignore[arg-type]
+        other.load_state_dict(self.state_dict(), strict=True)
+        return other.to(self.embedding.weight).train(self.training)
+
+
+def _norm(config: SparseBertConfig) -> LayerNorm:
+    return LayerNorm(config.d_model, norm_fn=fused_layer_norm)
+
+
+def _position(config: SparseBertConfig) -> Position:
+    if config.position == "learned":
+        return LearnedPosition(config.max_positions, config.d_model)
+    return SinusoidalPosition(config.d_model) if config.position == "sinusoidal" else Position()
+
+
+def _attention(config: SparseBertConfig, layer: int) -> MultiHeadAttention:
+    sizes = (config.d_model, config.n_heads)
+    if config.pattern == "full":
+        return MultiHeadAttention(*sizes)
+    if config.pattern == "local":
+        return MultiHeadAttention(*sizes, attention_fn=partial(local_attention, radius=config.radius))
+    blocks = None
+    if config.pattern == "bigbird":
+        n_blocks = -(-config.max_positions // block_of(config.radius))
+        blocks = draw_blocks(n_blocks, config.n_random, seed_of(config.seed, layer * config.random_per_layer, "blocks"))
+    return GlobalLocalAttention(*sizes, config.radius, blocks=blocks, separate_global=config.separate_global)
+
+
+def _block(config: SparseBertConfig, layer: int) -> TransformerBlock:
+    return TransformerBlock(
+        _attention(config, layer),
+        MLP(config.d_model, config.d_ff or 4 * config.d_model),
+        (_norm(config), _norm(config)),
+        placement=config.placement,
+        dropout=config.dropout,
+    )
