@@ -1,6 +1,7 @@
 """What the studies of language models share: a GPT-2 on shipped English, trained and judged on held-out documents."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Any
@@ -13,7 +14,7 @@ from course_lib.evaluation import next_token_losses
 from course_lib.experiments.norm_placement import thinned
 from course_lib.experiments.study import Outcome
 from course_lib.models.gpt2 import GPT2, GPT2Config
-from course_lib.training import History, cosine, train
+from course_lib.training import History, LossFn, cosine, train
 
 TOKENIZER = "english-4k"
 SOURCES = {"speeches": "text", "sentence_pairs": "en"}  # function of corpora -> its column of English
@@ -80,16 +81,27 @@ def no_decay(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": parts[0], "weight_decay": weight_decay}, {"params": parts[1], "weight_decay": 0.0}]
 
 
-def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
-    """Train with AdamW, a cosine schedule with warm-up, and gradients clipped to norm 1."""
-    data = windows(tuple(config.data), "train", config.max_positions)
-    batches = corpora.shuffled_batches((data,), config.batch_size, seed)
-    optimizer = torch.optim.AdamW(no_decay(model, config.weight_decay), lr=config.lr, betas=(0.9, 0.95))
-    schedule = cosine(config.steps, config.warmup, floor=0.05)
+def optimise(
+    model: nn.Module, batches: Callable[[int], Any], loss_fn: LossFn, recipe: Any, seed: int,
+    stop_at: int | None = None, **options: Any,
+) -> History:  # fmt: skip
+    """Train with AdamW, a cosine schedule with warm-up, and gradients clipped to norm 1.
+
+    `recipe` has the fields lr, warmup, steps, weight_decay.
+    """
+    optimizer = torch.optim.AdamW(no_decay(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.95))
+    schedule = cosine(recipe.steps, recipe.warmup, floor=0.05)
     return train(
-        model, batches, next_token_loss, optimizer, steps=config.steps, schedule=schedule, seed=seed, stop_at=stop_at,
+        model, batches, loss_fn, optimizer, steps=recipe.steps, schedule=schedule, seed=seed, stop_at=stop_at,
         **options,
     )  # fmt: skip
+
+
+def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
+    """Train on the windows of an arm, as `optimise` says."""
+    data = windows(tuple(config.data), "train", config.max_positions)
+    batches = corpora.shuffled_batches((data,), config.batch_size, seed)
+    return optimise(model, batches, next_token_loss, config, seed, stop_at, **options)
 
 
 def validation_loss(model: nn.Module, length: int) -> float:

@@ -8,7 +8,16 @@ from typing import Any
 from torch import Tensor
 
 Config = dict[str, Any]
-STUDIES = ("norm_placement", "norm_dynamics", "gpt2_tiny", "kv_heads", "gpt2_norm_placement", "attention_scores")
+STUDIES = (
+    "norm_placement",
+    "norm_dynamics",
+    "gpt2_tiny",
+    "kv_heads",
+    "gpt2_norm_placement",
+    "attention_scores",
+    "sparse_bert_tiny",
+    "retrieval",
+)
 
 
 @dataclass

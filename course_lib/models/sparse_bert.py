@@ -128,7 +128,8 @@ def _norm(config: SparseBertConfig) -> LayerNorm:
 def _position(config: SparseBertConfig) -> Position:
     if config.position == "learned":
         return LearnedPosition(config.max_positions, config.d_model)
-    return SinusoidalPosition(config.d_model) if config.position == "sinusoidal" else Position()
+    # As large as the embeddings are at the start: 0.02. Larger ones drown the tokens, and training stands still.
+    return SinusoidalPosition(config.d_model, 0.02 * 2**0.5) if config.position == "sinusoidal" else Position()
 
 
 def _attention(config: SparseBertConfig, layer: int) -> MultiHeadAttention:
