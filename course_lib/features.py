@@ -9,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from course_lib.attention import AdditiveAttention, MultiHeadAttention, attention
+from course_lib.attention import (
+    AdditiveAttention,
+    MultiHeadAttention,
+    attention,
+    global_local_attention,
+    local_attention,
+)
 
 
 def select(names: str | Iterable[str], known: Iterable[str]) -> list[str]:
@@ -68,7 +74,7 @@ def record_attention(model: nn.Module, names: str | Iterable[str] | None = None)
     """While the block runs, keep the attention weights: `with record_attention(model) as seen: model(ids)`.
 
     `seen` maps the name of each `MultiHeadAttention` to a detached copy of its weights (B, H, T, S) in the last
-    forward, in order of execution. Meanwhile the modules use the explicit function: a fused kernel never has the
+    forward, in order of execution. Meanwhile the modules use the explicit or dense function: a kernel never has the
     weights. `names` are names or patterns, see `select`; None is all. Afterwards, after an error too, each module has
     its own function back. Raises ValueError for a name that matches no such module, a model without one, and, in the
     forward pass, for an `attention_fn` that is not the course's (or a `partial` of it, such as with another scale):
@@ -86,6 +92,8 @@ def record_attention(model: nn.Module, names: str | Iterable[str] | None = None)
             fn, given = (own.func, own.keywords) if isinstance(own, partial) else (own, {})
             if fn is attention:
                 given = given | {"impl": "explicit"}
+            elif fn in (local_attention, global_local_attention):
+                given = given | {"impl": "dense"}  # all T x S weights, most of them 0
             elif not isinstance(fn, AdditiveAttention):
                 raise ValueError(f"model: {name!r} has attention_fn={own!r}, whose weights cannot be recorded")
             output, weights = fn(q, k, v, **(given | arguments | {"return_weights": True}))

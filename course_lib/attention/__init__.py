@@ -2,20 +2,39 @@
 
 from course_lib.attention.additive import AdditiveAttention
 from course_lib.attention.arguments import AttentionFn
+from course_lib.attention.global_local import GlobalLocalAttention, global_local_attention
 from course_lib.attention.kv_cache import KVCache, WindowKVCache
-from course_lib.attention.masks import Pattern, causal, window
+from course_lib.attention.local import local_attention
+from course_lib.attention.masks import (
+    Pattern,
+    causal,
+    dilated,
+    draw_blocks,
+    full,
+    global_tokens,
+    random_blocks,
+    window,
+)
 from course_lib.attention.multi_head import MultiHeadAttention
 from course_lib.attention.sdpa import attention, masked_softmax
 
 __all__ = [
     "AdditiveAttention",
     "AttentionFn",
+    "GlobalLocalAttention",
     "KVCache",
     "MultiHeadAttention",
     "Pattern",
     "WindowKVCache",
     "attention",
     "causal",
+    "dilated",
+    "draw_blocks",
+    "full",
+    "global_local_attention",
+    "global_tokens",
+    "local_attention",
     "masked_softmax",
+    "random_blocks",
     "window",
 ]

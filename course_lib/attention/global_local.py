@@ -62,8 +62,15 @@ def global_local_attention(
     q, k, v = (q, k, v) if global_qkv is None else global_qkv
     pos, _ = counted_positions(q, k, q_pos, k_pos)
     rows = attention(
-        at_places(q.transpose(1, 2), places).transpose(1, 2), k, v, mask=mask, key_mask=key_mask, position=position,
-        q_pos=at_places(pos.view(-1, pos.shape[-1]), places), k_pos=pos, scale=scale,
+        at_places(q.transpose(1, 2), places).transpose(1, 2),
+        k,
+        v,
+        mask=mask,
+        key_mask=key_mask,
+        position=position,
+        q_pos=at_places(pos.view(-1, pos.shape[-1]), places),
+        k_pos=pos,
+        scale=scale,
     )  # (B, H, G, Dv)
     # Where a sequence has fewer global tokens than another, their rows go to one more token, which is cut off.
     to = torch.where(found, places, y.shape[2])[:, None, :, None].expand_as(rows)
@@ -128,7 +135,13 @@ def dense_mask(
 
 
 def check_inputs(
-    q: Tensor, k: Tensor, v: Tensor, global_mask: Tensor, blocks: Tensor | None, global_qkv: Projected | None, block: int
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    global_mask: Tensor,
+    blocks: Tensor | None,
+    global_qkv: Projected | None,
+    block: int,
 ) -> Tensor:
     """`global_mask` as (Bp, T); ValueError for one, or blocks or global_qkv, that do not fit q, k, v."""
     check_qkv(q, k, v)
@@ -190,7 +203,16 @@ class GlobalLocalAttention(MultiHeadAttention):
         q, k, v = (self._heads(project(x), self.n_heads) for project in (self.q_proj, self.k_proj, self.v_proj))
         others = tuple(self._heads(project(x), self.n_heads) for project in self.global_proj)
         y = self.attention_fn(
-            q, k, v, mask=self.mask, key_mask=key_mask, position=self.position, q_pos=q_pos, k_pos=q_pos,
-            global_mask=global_mask, blocks=self.blocks, global_qkv=others or None,
+            q,
+            k,
+            v,
+            mask=self.mask,
+            key_mask=key_mask,
+            position=self.position,
+            q_pos=q_pos,
+            k_pos=q_pos,
+            global_mask=global_mask,
+            blocks=self.blocks,
+            global_qkv=others or None,
         )  # type: ignore[call-arg] # (B, H, T, D)
         return self.out_proj(y.transpose(1, 2).flatten(2))
