@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -86,7 +87,7 @@ def answers(model: SparseBert, config: Config) -> tuple[Tensor, Tensor]:
 def by_distance(distances: Tensor, right: Tensor) -> dict[str, float]:
     """Share of right answers in each bin of BINS, by the names accuracy_1_16, accuracy_17_32, and so on."""
     found = {}
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         inside = (distances > low) & (distances <= high)
         found[f"accuracy_{low + 1}_{high}"] = right[inside].float().mean().item()
     return found

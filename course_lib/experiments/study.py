@@ -17,6 +17,7 @@ STUDIES = (
     "attention_scores",
     "sparse_bert_tiny",
     "retrieval",
+    "long_documents",
 )
 
 
