@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-Clock = Callable[[], float]
+from course_lib.measure import Clock, timed
+
 MIN_REPEATS = 6  # with fewer rounds no interval of their median has 95 %
 MIN_SECONDS = 0.02  # a shorter measurement would be made of interrupts and of the clock's own cost
 
@@ -21,12 +22,6 @@ class Ratio(NamedTuple):
     median: float
     low: float
     high: float
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done all it was told to; a CPU has done it already."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def take_turns(
@@ -40,12 +35,7 @@ def take_turns(
     """
 
     def turn(name: str, calls: int) -> float:
-        synchronise(device)
-        start = clock()
-        for _ in range(calls):
-            runs[name]()
-        synchronise(device)
-        return clock() - start
+        return timed(runs[name], calls, device, clock)
 
     calls = {name: _calls_for(partial(turn, name)) for name in runs}
     seconds: dict[str, list[float]] = {name: [] for name in runs}

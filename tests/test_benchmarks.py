@@ -104,7 +104,7 @@ def test_a_machine_that_slows_down_changes_no_ratio():
 def test_the_device_is_waited_for_before_the_clock_is_read(monkeypatch):
     machine = FakeMachine(a=1.0)
     waits = []
-    monkeypatch.setattr(timing, "synchronise", lambda device: waits.append(len(machine.order)))
+    monkeypatch.setattr("course_lib.measure.synchronise", lambda device: waits.append(len(machine.order)))
     take_turns(machine.runs, 3, CPU, machine.clock)
     assert waits == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
 

@@ -88,9 +88,7 @@ def _kind(value: object) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def counted_positions(
-    q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def counted_positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:
     """q_pos and k_pos checked; where both are None and T equals S, the same 0, 1, 2, … for both."""
     n_queries, n_keys = q.shape[-2], k.shape[-2]
     if q_pos is None and k_pos is None and n_queries == n_keys:

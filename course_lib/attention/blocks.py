@@ -19,7 +19,8 @@ class Text(NamedTuple):
     k: Tensor  # (B, T, Hkv, D)
     v: Tensor  # (B, T, Hkv, Dv)
     there: Tensor  # bool (Bp, T): keys that count. Bp is B, or 1 where all sequences have the same
-    pos: Tensor  # (Bp, T)
+    pos: Tensor  # (Bp, T), counted from the last token: the zeros of padding are a place in the text, not far away
+    last: Tensor  # (Bp, 1), the position of the last token
     position: Position | None  # its rotation is done
 
 
@@ -28,7 +29,7 @@ class Keys(NamedTuple):
 
     k: Tensor  # (B, n, K, Hkv, D)
     v: Tensor  # (B, n, K, Hkv, Dv)
-    pos: Tensor  # (Bp, n, K)
+    pos: Tensor  # (Bp, n, K), counted as in Text
     allowed: Tensor  # bool (Bp, n, w or 1, K)
 
 
@@ -44,9 +45,8 @@ def text_of(
     check_qkv(q, k, v)
     if q.shape[-2] != k.shape[-2]:
         raise ValueError(f"q has {q.shape[-2]} tokens, k {k.shape[-2]}; blocks need the same text on both sides")
-    q_pos, k_pos = counted_positions(q, k, q_pos, k_pos)
-    if q_pos.device.type == "cpu" and not (torch.equal(q_pos, k_pos) and bool((q_pos.diff() > 0).all())):
-        raise ValueError("q_pos, k_pos: they must be equal and rise from token to token")
+    check_device(q, key_mask=key_mask, q_pos=q_pos, k_pos=k_pos)
+    q_pos, k_pos = rising_positions(q, k, q_pos, k_pos)
     if key_mask is None:
         there = torch.ones(1, q.shape[-2], dtype=torch.bool, device=q.device)
     else:
@@ -55,7 +55,23 @@ def text_of(
         q, k = position.rotate(q, k, q_pos, k_pos)
         position = Unrotated(position)
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return Text(q, k, v, there, q_pos.view(-1, q_pos.shape[-1]), position)
+    pos = q_pos.view(-1, q_pos.shape[-1])
+    return Text(q, k, v, there, pos - pos[:, -1:], pos[:, -1:], position)
+
+
+def check_device(q: Tensor, **tensors: Tensor | None) -> None:
+    """Raise ValueError for a tensor that is on another device than q."""
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device}; q is on {q.device}")
+
+
+def rising_positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:
+    """`counted_positions`; ValueError where they are on the CPU and do not rise, or differ for queries and keys."""
+    q_pos, k_pos = counted_positions(q, k, q_pos, k_pos)
+    if q_pos.device.type == "cpu" and not (torch.equal(q_pos, k_pos) and bool((q_pos.diff() > 0).all())):
+        raise ValueError("q_pos, k_pos: they must be equal and rise from token to token")
+    return q_pos, k_pos
 
 
 def in_blocks(x: Tensor, block: int) -> Tensor:
@@ -74,7 +90,7 @@ def window_keys(text: Text, radius: int, block: int, later: bool) -> Keys:
         return torch.cat(parts if later else parts[:2], 2)  # (B, n, 3 w, ...)
 
     pos = near(text.pos)
-    allowed = window(radius).allowed(in_blocks(text.pos, block).unsqueeze(-1), pos.unsqueeze(-2))
+    allowed = window(radius)(in_blocks(text.pos, block).unsqueeze(-1), pos.unsqueeze(-2))
     return Keys(near(text.k), near(text.v), pos, allowed & near(text.there).unsqueeze(-2))
 
 
@@ -90,7 +106,7 @@ def unfold_kv(x: Tensor, radius: int) -> Tensor:
 def unfolded_keys(text: Text, radius: int) -> Keys:
     """For blocks of one query: the keys within reach, copied for each query."""
     pos, there = unfold_kv(text.pos, radius), unfold_kv(text.there, radius)
-    allowed = window(radius).allowed(text.pos.unsqueeze(-1), pos) & there
+    allowed = window(radius)(text.pos.unsqueeze(-1), pos) & there
     return Keys(unfold_kv(text.k, radius), unfold_kv(text.v, radius), pos, allowed.unsqueeze(-2))
 
 
@@ -106,12 +122,14 @@ def attend(text: Text, block: int, groups: list[Keys], mask: Pattern | None, sca
     `mask` must hold for a pair as well. A scheme's bias and score are asked for block by block.
     """
     batch, length = text.q.shape[:2]
-    q, q_pos = in_blocks(text.q, block), in_blocks(text.pos, block)
+    last = text.last.unsqueeze(-1)  # (Bp, 1, 1)
+    q, q_pos = in_blocks(text.q, block), in_blocks(text.pos, block) + last
     n, w = q.shape[1:3]
     k, v, pos = (joined([keys[i] for keys in groups], 2) for i in range(3))  # (B, n, K, ...)
+    pos = pos + last
     allowed = joined([keys.allowed.expand(-1, n, w, -1) for keys in groups], 3)  # (Bp, n, w, K)
     if mask is not None:
-        allowed = allowed & mask.allowed(q_pos.unsqueeze(-1), pos.unsqueeze(-2))
+        allowed = allowed & mask(q_pos.unsqueeze(-1), pos.unsqueeze(-2))
 
     def folded(x: Tensor) -> Tensor:
         return x.expand(batch, *x.shape[1:]).flatten(0, 1)  # (Bp, n, ...) -> (B n, ...)

@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.attention.arguments import check_qkv, counted_positions
-from course_lib.attention.blocks import Keys, Text, attend, in_blocks, text_of, window_keys
+from course_lib.attention.blocks import (
+    Keys,
+    Text,
+    attend,
+    check_device,
+    in_blocks,
+    rising_positions,
+    text_of,
+    window_keys,
+)
 from course_lib.attention.local import block_of, check_impl, is_short, with_triangle
 from course_lib.attention.masks import Pattern, check_at_least, random_blocks, window
 from course_lib.attention.multi_head import MultiHeadAttention
@@ -39,6 +48,9 @@ def global_local_attention(
     check_impl(impl, ("blocked", "dense"), return_weights)
     mask = with_triangle(mask, causal)
     global_mask = check_inputs(q, k, v, global_mask, blocks, global_qkv, block_of(radius))
+    check_device(q, global_mask=global_mask, key_mask=key_mask, q_pos=q_pos, k_pos=k_pos)
+    if impl == "blocked":
+        rising_positions(q, k, q_pos, k_pos)
     if impl == "dense" or is_short(q, block_of(radius)):
         allowed = dense_mask(q, k, radius, global_mask, blocks, mask, q_pos, k_pos)
         fn = partial(
@@ -151,21 +163,32 @@ def check_inputs(
     if not isinstance(global_mask, Tensor) or global_mask.ndim not in (1, 2):
         kind = tuple(global_mask.shape) if isinstance(global_mask, Tensor) else type(global_mask).__name__
         raise ValueError(f"global_mask is {kind}; needed is bool ({length},) or ({batch}, {length})")
-    rows = global_mask.view(-1, global_mask.shape[-1])
+    rows = global_mask if global_mask.ndim == 2 else global_mask.unsqueeze(0)
     if rows.shape not in ((1, length), (batch, length)) or rows.dtype != torch.bool:
         kind = f"{global_mask.dtype} {tuple(global_mask.shape)}"
         raise ValueError(f"global_mask is {kind}; needed is bool ({length},) or ({batch}, {length})")
-    if blocks is not None and (blocks.ndim != 2 or blocks.dtype != torch.int64 or len(blocks) * block < length):
-        raise ValueError(
-            f"blocks is {blocks.dtype} {tuple(blocks.shape)}; needed is int64 (n_blocks, n_random), with "
-            f"{-(-length // block)} blocks of {block} tokens or more"
-        )
+    if blocks is not None:
+        check_blocks(blocks, length, block)
     if global_qkv is not None:
         check_qkv(*global_qkv)
         for name, own, other in zip(("q", "k", "v"), (q, k, v), global_qkv, strict=True):
             if own.shape != other.shape or own.dtype != other.dtype:
                 raise ValueError(f"global_qkv: its {name} has shape {tuple(other.shape)}; needed is {tuple(own.shape)}")
     return rows
+
+
+def check_blocks(blocks: Tensor, length: int, block: int) -> None:
+    """ValueError for blocks of another shape or type or, where they are on the CPU, that would count a key twice."""
+    if blocks.ndim != 2 or blocks.dtype != torch.int64 or len(blocks) * block < length:
+        raise ValueError(
+            f"blocks is {blocks.dtype} {tuple(blocks.shape)}; needed is int64 (n_blocks, n_random), with "
+            f"{-(-length // block)} blocks of {block} tokens or more"
+        )
+    if blocks.device.type == "cpu":
+        row = blocks.sort(-1).values
+        near = (row - torch.arange(len(row)).unsqueeze(-1)).abs() <= 1
+        if bool((near & (row >= 0)).any()) or bool(((row.diff() == 0) & (row[:, 1:] >= 0)).any()):
+            raise ValueError("blocks: no row may name a block twice, itself or a neighbour; those are seen already")
 
 
 def _pair(result: Any) -> tuple[Tensor, ...]:
@@ -200,6 +223,8 @@ class GlobalLocalAttention(MultiHeadAttention):
         self, x: Tensor, *, key_mask: Tensor | None = None, q_pos: Tensor | None = None, global_mask: Tensor,
     ) -> Tensor:  # fmt: skip
         """x (B, T, C) -> (B, T, C); key_mask (B, T), q_pos (T,) or (B, T), global_mask (T,) or (B, T)."""
+        if x.ndim != 3 or x.shape[-1] != self.d_model:
+            raise ValueError(f"x has shape {tuple(x.shape)}; needed is (B, tokens, {self.d_model})")
         q, k, v = (self._heads(project(x), self.n_heads) for project in (self.q_proj, self.k_proj, self.v_proj))
         others = tuple(self._heads(project(x), self.n_heads) for project in self.global_proj)
         y = self.attention_fn(

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from course_lib.attention.blocks import attend, text_of, unfolded_keys, window_keys
+from course_lib.attention.arguments import check_qkv
+from course_lib.attention.blocks import attend, check_device, rising_positions, text_of, unfolded_keys, window_keys
 from course_lib.attention.masks import Pattern, check_at_least, window
 from course_lib.attention.masks import causal as triangle
 from course_lib.attention.sdpa import attention
@@ -33,16 +34,20 @@ def local_attention(
     check_at_least("radius", radius, 0)
     check_impl(impl, IMPLS, return_weights)
     mask = with_triangle(mask, causal)
-    if impl == "dense" or q.shape[-2:-1] != k.shape[-2:-1] or (impl == "blocked" and is_short(q, block_of(radius))):
+    pattern = window(radius) if mask is None else window(radius) & mask
+    check_qkv(q, k, v)
+    same_text, short = q.shape[2] == k.shape[2], is_short(q, block_of(radius))
+    if same_text and impl in ("blocked", "unfold"):  # a short text is refused for what a long one is
+        check_device(q, q_pos=q_pos, k_pos=k_pos)
+        rising_positions(q, k, q_pos, k_pos)
+    if impl == "dense" or not same_text or not q.shape[2] or (impl == "blocked" and short):
         return attention(
-            q, k, v, mask=window(radius) if mask is None else window(radius) & mask, key_mask=key_mask,
-            position=position, q_pos=q_pos, k_pos=k_pos, scale=scale,
+            q, k, v, mask=pattern, key_mask=key_mask, position=position, q_pos=q_pos, k_pos=k_pos, scale=scale,
             impl="explicit" if return_weights else "fused", return_weights=return_weights,
         )  # fmt: skip
     if impl == "flex":
         from course_lib.attention.flex import flex_attention
 
-        pattern = window(radius) if mask is None else window(radius) & mask
         return flex_attention(
             q, k, v, mask=pattern, key_mask=key_mask, position=position, q_pos=q_pos, k_pos=k_pos, scale=scale
         )

@@ -24,11 +24,19 @@ class Pattern:
     name: str
     allowed: Allowed
 
+    def __call__(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
+        """`allowed`; ValueError where that gives no bool tensor."""
+        mask = self.allowed(q_pos, k_pos)
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            kind = getattr(mask, "dtype", type(mask).__name__)
+            raise ValueError(f"allowed of the pattern {self.name} gives {kind}; needed is a bool tensor")
+        return mask
+
     def __and__(self, other: "Pattern") -> "Pattern":
-        return Pattern(f"({self.name} & {other.name})", lambda q, k: self.allowed(q, k) & other.allowed(q, k))
+        return Pattern(f"({self.name} & {other.name})", lambda q, k: self(q, k) & other(q, k))
 
     def __or__(self, other: "Pattern") -> "Pattern":
-        return Pattern(f"({self.name} | {other.name})", lambda q, k: self.allowed(q, k) | other.allowed(q, k))
+        return Pattern(f"({self.name} | {other.name})", lambda q, k: self(q, k) | other(q, k))
 
     def __repr__(self) -> str:
         return self.name
@@ -41,10 +49,7 @@ class Pattern:
         """
         check_positions("q_pos", q_pos)
         check_positions("k_pos", k_pos)
-        mask = self.allowed(q_pos.unsqueeze(-1), k_pos.unsqueeze(-2))
-        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            kind = getattr(mask, "dtype", type(mask).__name__)
-            raise ValueError(f"allowed of the pattern {self.name} gives {kind}; needed is a bool tensor")
+        mask = self(q_pos.unsqueeze(-1), k_pos.unsqueeze(-2))
         return mask.expand(torch.broadcast_shapes(mask.shape, (*q_pos.shape, k_pos.shape[-1])))
 
     def pairs(self, length: int) -> int:

@@ -15,7 +15,40 @@ from course_lib.tokenization import MASK, START
 
 # Each a single token of english-4k, and frequent in its everyday sentences.
 THINGS = tuple(
-    ["dog", "cat", "car", "book", "train", "school", "house", "room", "money", "rain", "letter", "door", "bus", "water", "doctor", "river", "tree", "picture", "movie", "fish", "coffee", "music", "station", "party", "police", "baby", "snow", "mountain", "park", "window", "table", "hat"]
+    [
+        "dog",
+        "cat",
+        "car",
+        "book",
+        "train",
+        "school",
+        "house",
+        "room",
+        "money",
+        "rain",
+        "letter",
+        "door",
+        "bus",
+        "water",
+        "doctor",
+        "river",
+        "tree",
+        "picture",
+        "movie",
+        "fish",
+        "coffee",
+        "music",
+        "station",
+        "party",
+        "police",
+        "baby",
+        "snow",
+        "mountain",
+        "park",
+        "window",
+        "table",
+        "hat",
+    ]
 )
 
 

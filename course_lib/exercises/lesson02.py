@@ -218,7 +218,7 @@ def injected(fn: Callable[..., Tensor], model: Lookup, batch: LookupBatch) -> st
     theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
     theirs.attention.attention_fn, mine.attention.attention_fn = library.attention, as_attention_fn(fn)
     *inputs, right = batch
-    compared = same_model(_Rows(theirs), _Rows(mine), (tuple(inputs), right.flatten()))  # type: ignore[arg-type]
+    compared = same_model(_Rows(theirs), _Rows(mine), (tuple(inputs), right.flatten()))
     return f"Your function answers {right.numel():,} questions in the trained head: {compared}"
 
 

@@ -1,0 +1,146 @@
+"""The search: one thing in each text, where it is said to be; fair, held out, and always the same."""
+
+import hashlib
+import re
+from collections import Counter
+
+import pytest
+import torch
+
+from course_lib import corpora, tokenization
+from course_lib.corpora.needles import THINGS, _sentences, needles
+from course_lib.tokenization import MASK, START
+
+TOKENIZER = tokenization.load("english-4k")
+TOKENS = {TOKENIZER.encode(thing)[0]: thing for thing in THINGS}
+SETS = {split: _sentences(split) for split in ("train", "validation")}
+BATCH = needles("validation", 64, 256)(0)
+
+
+def test_things_are_single_tokens_all_different():
+    assert len(THINGS) == len(TOKENS) == 32
+    assert all(len(TOKENIZER.encode(thing)) == 1 for thing in THINGS)
+
+
+def test_shapes_and_the_first_token():
+    assert BATCH.ids.shape == (64, 256)
+    assert BATCH.at.shape == BATCH.targets.shape == BATCH.distance.shape == (64, 8)
+    assert BATCH.needle.shape == (64,)
+    assert (BATCH.ids[:, 0] == START).all()
+    assert {x.dtype for x in BATCH} == {torch.int64}
+
+
+@pytest.mark.parametrize("length", [216, 256, 1024])
+def test_one_thing_and_it_is_where_it_is_said_to_be(length):
+    for step in range(3):
+        batch = needles("train", 8, length, seed=5)(step)
+        for ids, at, targets, place in zip(*map(torch.Tensor.tolist, batch), strict=True):
+            assert [i for i, token in enumerate(ids) if token in TOKENS] == [place]
+            assert set(targets) == {ids[place]}
+            assert [i for i, token in enumerate(ids) if token == MASK] == at
+
+
+def test_no_text_mentions_another_thing():
+    """Not even as a part of another word, such as "books". The thing itself may be: "carbon" begins with its token."""
+    for ids in BATCH.ids:
+        words = TOKENIZER.decode(ids.tolist()).lower()
+        found = {thing for thing in THINGS if thing in words}
+        assert found == {TOKENS[token] for token in ids.tolist() if token in TOKENS}
+
+
+@pytest.mark.parametrize("split", SETS)
+def test_nothing_hides_in_the_hay(split):
+    hay, stacks = SETS[split]
+    for ids in hay[::5]:
+        text = TOKENIZER.decode(ids).lower()
+        assert not any(thing in text for thing in THINGS), text
+        assert not TOKENS.keys() & set(ids)
+    for thing, stack in zip(THINGS, stacks, strict=True):
+        assert len(stack) >= (20 if split == "train" else 3), thing
+        for ids, place in stack:
+            assert TOKENS[ids[place]] == thing
+            assert sum(token in TOKENS for token in ids) == 1
+
+
+def test_held_out_texts_are_made_of_held_out_sentences():
+    parts = {split: {tuple(ids) for ids in hay} | {tuple(ids) for stack in stacks for ids, _ in stack}
+             for split, (hay, stacks) in SETS.items()}  # fmt: skip
+    assert not parts["train"] & parts["validation"]
+    whole = {tuple(TOKENIZER.encode(text)) for text in corpora.sentence_pairs("validation")["en"]}
+    assert parts["validation"] <= whole
+
+
+def test_distances_are_counted_in_tokens():
+    want = [[abs(place - q) for q in at] for at, place in zip(BATCH.at.tolist(), BATCH.needle.tolist(), strict=True)]
+    assert BATCH.distance.tolist() == want
+    flat = BATCH.distance.flatten()
+    assert flat.min() >= 1
+    assert (flat <= 16).sum() > 20  # near and far
+    assert (flat > 150).sum() > 20
+
+
+def test_questions_stand_between_sentences_evenly_spread():
+    """After a long sentence two are due, and stand side by side."""
+    gaps = BATCH.at.diff(dim=1)
+    assert (gaps >= 1).all()
+    assert (gaps < 12).float().mean() < 0.02
+    assert gaps.float().mean().item() == pytest.approx(256 / 8.5, abs=3)
+    hay, stacks = SETS["validation"]
+    known = {tuple(ids) for ids in hay} | {tuple(ids) for stack in stacks for ids, _ in stack}
+    for ids, at in zip(BATCH.ids[:6].tolist(), BATCH.at[:6].tolist(), strict=True):
+        edges = [0, *at]
+        for begin, end in zip(edges, edges[1:], strict=False):
+            assert made_of(tuple(ids[begin + 1 : end]), known)
+
+
+def made_of(ids, sentences):
+    """Whether ids are whole sentences, one after the other."""
+    reached = {0}
+    for end in range(1, len(ids) + 1):
+        if any(ids[begin:end] in sentences for begin in reached):
+            reached.add(end)
+    return len(ids) in reached
+
+
+def test_things_and_their_places_are_about_equally_frequent():
+    batch = needles("train", 1200, 216, seed=2)(0)
+    counts = Counter(batch.targets[:, 0].tolist())
+    assert len(counts) == 32
+    assert all(10 <= n <= 70 for n in counts.values()), counts  # 37.5 expected, five standard deviations
+    quarters = (batch.needle * 4 // 216).bincount(minlength=4)
+    assert (quarters > 180).all(), quarters
+    assert (quarters < 430).all(), quarters
+
+
+def test_a_pure_function_of_seed_and_step():
+    state = torch.random.get_rng_state()
+    batches, again = (needles("train", 4, 216, seed=1) for _ in range(2))
+    third, first = batches(3), batches(0)
+    assert all(torch.equal(a, b) for a, b in zip(again(0), first, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(again(3), third, strict=True))
+    assert not torch.equal(first.ids, third.ids)
+    assert not torch.equal(first.ids, needles("train", 4, 216, seed=2)(0).ids)
+    assert not torch.equal(first.ids, needles("validation", 4, 216, seed=1)(0).ids)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_the_texts_never_change_silently():
+    """A change here makes recorded studies wrong: run them again."""
+    digest = hashlib.sha256(BATCH.ids.numpy().tobytes()).hexdigest()
+    assert digest[:16] == DIGEST
+
+
+DIGEST = "9902384a6eff51af"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"n_questions": 0}, "n_questions=0, length=256; needed are 24 tokens for each, and 24 more"),
+        ({"n_questions": 8, "length": 215}, "n_questions=8, length=215; needed are 24 tokens"),
+        ({"split": "dev"}, "split='dev'; allowed are 'train', 'validation', 'test'"),
+    ],
+)
+def test_bad_input_names_itself(arguments, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        needles(**{"split": "train", "batch_size": 2, "length": 256} | arguments)
