@@ -122,7 +122,9 @@ def test_losses_token_by_token(batch_size):
     logits = model(hidden.ids, at=hidden.at)
     for b in range(6):
         for m in range(10):
-            assert got[b, m].item() == pytest.approx(F.cross_entropy(logits[b, m], hidden.targets[b, m]).item(), rel=1e-5)
+            assert got[b, m].item() == pytest.approx(
+                F.cross_entropy(logits[b, m], hidden.targets[b, m]).item(), rel=1e-5
+            )
     assert got.mean().item() == pytest.approx(masked_loss(model, hidden)[0].item(), rel=1e-5)
 
 

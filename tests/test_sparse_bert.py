@@ -106,7 +106,9 @@ def test_with_another_pattern_the_weights_stay():
         assert not other.training
         assert other.embedding.weight.dtype == torch.float64
         assert other.state_dict().keys() == model.state_dict().keys()
-        assert all(torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(other.state_dict().values(), model.state_dict().values(), strict=True)
+        )
         assert all(a.data_ptr() != b.data_ptr() for a, b in zip(other.parameters(), model.parameters(), strict=True))
     assert torch.equal(others["local"](IDS), model(IDS))
     assert torch.equal(others["no global token"].with_pattern(pattern="local")(IDS), model(IDS))
@@ -220,7 +222,9 @@ FIRST = {"embedding.weight": -0.02681426890194416, "head.weight": 0.530749201774
 
 def test_the_first_weights_and_the_first_loss():
     """Recorded studies begin with these, whatever the pattern."""
-    models = [SparseBert(SparseBertConfig(**SMALL | fields)) for fields in ({"pattern": "full"}, {"pattern": "bigbird"})]
+    models = [
+        SparseBert(SparseBertConfig(**SMALL | fields)) for fields in ({"pattern": "full"}, {"pattern": "bigbird"})
+    ]
     for model in models:
         got = {name: float(dict(model.named_parameters())[name][0, 0].detach()) for name in FIRST}
         assert got == pytest.approx(FIRST, rel=1e-6)

@@ -2,7 +2,7 @@
 
 from course_lib.attention.additive import AdditiveAttention
 from course_lib.attention.arguments import AttentionFn
-from course_lib.attention.global_local import GlobalLocalAttention, global_local_attention
+from course_lib.attention.global_local import global_local_attention
 from course_lib.attention.kv_cache import KVCache, WindowKVCache
 from course_lib.attention.local import local_attention
 from course_lib.attention.masks import (
@@ -17,6 +17,7 @@ from course_lib.attention.masks import (
 )
 from course_lib.attention.multi_head import MultiHeadAttention
 from course_lib.attention.sdpa import attention, masked_softmax
+from course_lib.attention.sparse_multi_head import GlobalLocalAttention
 
 __all__ = [
     "AdditiveAttention",

@@ -73,7 +73,9 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise ValueError unless q (B, H, T, D), k (B, Hkv, S, D) and v (B, Hkv, S, Dv) fit together."""
     for name, tensor in (("q", q), ("k", k), ("v", v)):
         if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point():
-            raise ValueError(f"{name} is {_kind(tensor)}; needed is a floating-point tensor (B, heads, tokens, width)")
+            raise ValueError(
+                f"{name} is {kind_of(tensor)}; needed is a floating-point tensor (B, heads, tokens, width)"
+            )
         if tensor.dtype != q.dtype or tensor.device != q.device:
             raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}; q is {q.dtype} on {q.device}")
     fits = q.shape[0] == k.shape[0] == v.shape[0] and k.shape[1:3] == v.shape[1:3] and q.shape[-1] == k.shape[-1]
@@ -84,7 +86,8 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Type and shape of a tensor, type of anything else, for messages."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
@@ -109,7 +112,7 @@ def _dense(q: Tensor, k: Tensor, mask: Mask | None, key_mask: Tensor | None) -> 
     allowed: Tensor | None = None
     if mask is not None and not isinstance(mask, Pattern):
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-            raise ValueError(f"mask is {_kind(mask)}; needed is a Pattern or a bool tensor, True = may attend")
+            raise ValueError(f"mask is {kind_of(mask)}; needed is a Pattern or a bool tensor, True = may attend")
         # Three axes would be read as (H, T, S) where (B, T, S) was meant.
         if mask.ndim not in (2, 4) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False)):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; needed are 2 or 4 axes that broadcast to {shape}")
@@ -124,5 +127,5 @@ def check_key_mask(key_mask: Tensor, batch: int, n_keys: int) -> Tensor:
     """`key_mask`; ValueError unless it is bool (batch, n_keys)."""
     fits = isinstance(key_mask, Tensor) and key_mask.shape == (batch, n_keys)
     if not fits or key_mask.dtype != torch.bool:
-        raise ValueError(f"key_mask is {_kind(key_mask)}; needed is bool {(batch, n_keys)}, True = may attend")
+        raise ValueError(f"key_mask is {kind_of(key_mask)}; needed is bool {(batch, n_keys)}, True = may attend")
     return key_mask

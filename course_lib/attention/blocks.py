@@ -76,18 +76,21 @@ def rising_positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor |
 
 def in_blocks(x: Tensor, block: int) -> Tensor:
     """Cut (B, T, ...) into (B, n, block, ...); zeros fill the last block."""
-    padded = F.pad(x, (0, 0) * (x.ndim - 2) + (0, -x.shape[1] % block))
-    return padded.unflatten(1, (-1, block))
+    missing = -x.shape[1] % block
+    if missing:  # padding by nothing would copy
+        x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, missing))
+    return x.unflatten(1, (-1, block))
 
 
 def window_keys(text: Text, radius: int, block: int, later: bool) -> Keys:
     """The block before, the block itself and, if `later`, the block after; with block >= radius nothing is missed."""
 
+    width = (2 + later) * block
+
     def near(x: Tensor) -> Tensor:
-        own = in_blocks(x, block)  # (B, n, w, ...)
-        padded = F.pad(own, (0, 0) * (own.ndim - 2) + (1, 1))  # a block of nothing at both ends
-        parts = [padded[:, :-2], own, padded[:, 2:]]
-        return torch.cat(parts if later else parts[:2], 2)  # (B, n, 3 w, ...)
+        # Blocks of nothing at the ends; then steps of one block over a view, in which keys overlap: no copies yet.
+        padded = F.pad(x, (0, 0) * (x.ndim - 2) + (block, -x.shape[1] % block + later * block))
+        return padded.unfold(1, width, block).movedim(-1, 2)  # (B, n, 3 w, ...)
 
     pos = near(text.pos)
     allowed = window(radius)(in_blocks(text.pos, block).unsqueeze(-1), pos.unsqueeze(-2))
@@ -112,7 +115,9 @@ def unfolded_keys(text: Text, radius: int) -> Keys:
 
 def joined(parts: list[Tensor], axis: int) -> Tensor:
     """Put the keys of all groups side by side; what is the same for all sequences is repeated where it must be."""
-    rows = max(map(len, parts))
+    if len(parts) == 1:
+        return parts[0]
+    rows = next((n for n in map(len, parts) if n != 1), 1)
     return torch.cat([part.expand(rows, *part.shape[1:]) for part in parts], axis)
 
 

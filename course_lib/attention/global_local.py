@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from course_lib.attention.arguments import check_qkv, counted_positions
 from course_lib.attention.blocks import (
@@ -20,7 +20,6 @@ from course_lib.attention.blocks import (
 )
 from course_lib.attention.local import block_of, check_impl, is_short, with_triangle
 from course_lib.attention.masks import Pattern, check_at_least, random_blocks, window
-from course_lib.attention.multi_head import MultiHeadAttention
 from course_lib.attention.sdpa import attention
 from course_lib.positions.base import Position
 
@@ -74,16 +73,9 @@ def global_local_attention(
     q, k, v = (q, k, v) if global_qkv is None else global_qkv
     pos, _ = counted_positions(q, k, q_pos, k_pos)
     rows = attention(
-        at_places(q.transpose(1, 2), places).transpose(1, 2),
-        k,
-        v,
-        mask=mask,
-        key_mask=key_mask,
-        position=position,
-        q_pos=at_places(pos.view(-1, pos.shape[-1]), places),
-        k_pos=pos,
-        scale=scale,
-    )  # (B, H, G, Dv)
+        at_places(q.transpose(1, 2), places).transpose(1, 2), k, v, mask=mask, key_mask=key_mask, position=position,
+        q_pos=at_places(pos.view(-1, pos.shape[-1]), places), k_pos=pos, scale=scale,
+    )  # fmt: skip  # (B, H, G, Dv)
     # Where a sequence has fewer global tokens than another, their rows go to one more token, which is cut off.
     to = torch.where(found, places, y.shape[2])[:, None, :, None].expand_as(rows)
     return F.pad(y, (0, 0, 0, 1)).scatter(2, to, rows)[:, :, :-1]
@@ -101,7 +93,7 @@ def places_of(global_mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def at_places(x: Tensor, places: Tensor) -> Tensor:
     """Entries of x (B, T, ...) at places (Bp, G) -> (B, G, ...)."""
-    batch = max(len(x), len(places))
+    batch = len(x) if len(places) == 1 else len(places)
     index = places.view(*places.shape, *[1] * (x.ndim - 2)).expand(batch, -1, *x.shape[2:])
     return x.expand(batch, *x.shape[1:]).gather(1, index)
 
@@ -147,21 +139,16 @@ def dense_mask(
 
 
 def check_inputs(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    global_mask: Tensor,
-    blocks: Tensor | None,
-    global_qkv: Projected | None,
+    q: Tensor, k: Tensor, v: Tensor, global_mask: Tensor, blocks: Tensor | None, global_qkv: Projected | None,
     block: int,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """`global_mask` as (Bp, T); ValueError for one, or blocks or global_qkv, that do not fit q, k, v."""
     check_qkv(q, k, v)
     batch, length = q.shape[0], q.shape[2]
     if k.shape[2] != length:
         raise ValueError(f"q has {length} tokens, k {k.shape[2]}; global tokens need the same text on both sides")
     if not isinstance(global_mask, Tensor) or global_mask.ndim not in (1, 2):
-        kind = tuple(global_mask.shape) if isinstance(global_mask, Tensor) else type(global_mask).__name__
+        kind = str(tuple(global_mask.shape)) if isinstance(global_mask, Tensor) else type(global_mask).__name__
         raise ValueError(f"global_mask is {kind}; needed is bool ({length},) or ({batch}, {length})")
     rows = global_mask if global_mask.ndim == 2 else global_mask.unsqueeze(0)
     if rows.shape not in ((1, length), (batch, length)) or rows.dtype != torch.bool:
@@ -193,51 +180,3 @@ def check_blocks(blocks: Tensor, length: int, block: int) -> None:
 
 def _pair(result: Any) -> tuple[Tensor, ...]:
     return result if isinstance(result, tuple) else (result,)
-
-
-class GlobalLocalAttention(MultiHeadAttention):
-    """Multi-head attention with a window, global tokens and, with `blocks`, random blocks of keys.
-
-    x (B, T, C) -> (B, T, C). Sizes as in `MultiHeadAttention`; `radius` and `blocks` (kept as a buffer) as in
-    `global_local_attention`. `separate_global` gives global tokens projections of their own, as Longformer does; they
-    need n_kv_heads = n_heads, which is the case. Raises ValueError as those two.
-    """
-
-    blocks: Tensor | None
-
-    def __init__(
-        self, d_model: int, n_heads: int, radius: int, *, blocks: Tensor | None = None, separate_global: bool = False,
-        bias: bool = True, mask: Pattern | None = None, position: Position | None = None,
-    ) -> None:  # fmt: skip
-        check_at_least("radius", radius, 0)
-        super().__init__(
-            d_model, n_heads, bias=bias, mask=mask, position=position,
-            attention_fn=partial(global_local_attention, radius=radius),
-        )  # fmt: skip
-        self.register_buffer("blocks", blocks, persistent=False)  # drawn from a seed: nothing to save
-        self.global_proj = nn.ModuleList(
-            nn.Linear(d_model, n_heads * self.head_dim, bias=bias) for _ in range(3 if separate_global else 0)
-        )  # of queries, keys, values
-
-    def forward(  # type: ignore[override]
-        self, x: Tensor, *, key_mask: Tensor | None = None, q_pos: Tensor | None = None, global_mask: Tensor,
-    ) -> Tensor:  # fmt: skip
-        """x (B, T, C) -> (B, T, C); key_mask (B, T), q_pos (T,) or (B, T), global_mask (T,) or (B, T)."""
-        if x.ndim != 3 or x.shape[-1] != self.d_model:
-            raise ValueError(f"x has shape {tuple(x.shape)}; needed is (B, tokens, {self.d_model})")
-        q, k, v = (self._heads(project(x), self.n_heads) for project in (self.q_proj, self.k_proj, self.v_proj))
-        others = tuple(self._heads(project(x), self.n_heads) for project in self.global_proj)
-        y = self.attention_fn(
-            q,
-            k,
-            v,
-            mask=self.mask,
-            key_mask=key_mask,
-            position=self.position,
-            q_pos=q_pos,
-            k_pos=q_pos,
-            global_mask=global_mask,
-            blocks=self.blocks,
-            global_qkv=others or None,
-        )  # type: ignore[call-arg] # (B, H, T, D)
-        return self.out_proj(y.transpose(1, 2).flatten(2))

@@ -122,7 +122,7 @@ def global_tokens(places: Iterable[int]) -> Pattern:
 
 
 def draw_blocks(n_blocks: int, n_random: int, seed: int) -> Tensor:
-    """For each of `n_blocks` blocks of queries, `n_random` blocks of keys, none of them a neighbour or the block itself.
+    """For each of `n_blocks` blocks of queries, `n_random` blocks of keys, none of them a neighbour or itself.
 
     Returns int64 (n_blocks, n_random) in rising order; where a block has fewer that are no neighbours, -1 fills the
     row. The draw follows from `seed` alone. Raises ValueError for negative numbers.

@@ -14,42 +14,11 @@ from course_lib.init import seed_of
 from course_lib.tokenization import MASK, START
 
 # Each a single token of english-4k, and frequent in its everyday sentences.
-THINGS = tuple(
-    [
-        "dog",
-        "cat",
-        "car",
-        "book",
-        "train",
-        "school",
-        "house",
-        "room",
-        "money",
-        "rain",
-        "letter",
-        "door",
-        "bus",
-        "water",
-        "doctor",
-        "river",
-        "tree",
-        "picture",
-        "movie",
-        "fish",
-        "coffee",
-        "music",
-        "station",
-        "party",
-        "police",
-        "baby",
-        "snow",
-        "mountain",
-        "park",
-        "window",
-        "table",
-        "hat",
-    ]
-)
+THINGS = (
+    "dog", "cat", "car", "book", "train", "school", "house", "room", "money", "rain", "letter", "door", "bus", "water",
+    "doctor", "river", "tree", "picture", "movie", "fish", "coffee", "music", "station", "party", "police", "baby",
+    "snow", "mountain", "park", "window", "table", "hat",
+)  # fmt: skip
 
 
 class Needles(NamedTuple):
@@ -105,7 +74,8 @@ def needles(split: str, batch_size: int, length: int, n_questions: int = 8, seed
         thing = below(len(THINGS))
         sentence, inside = stacks[thing][below(len(stacks[thing]))]
         begin = 1 + below(length - len(sentence) - 1)  # the needle starts at the first end of a sentence from here
-        ids, questions, place = [START], [], -1
+        ids, place = [START], -1
+        questions: list[int] = []
         while len(ids) < length:
             due = (len(questions) + 0.5) * length / (n_questions + 0.5)
             if len(questions) < n_questions and len(ids) >= due - 8:
@@ -120,7 +90,7 @@ def needles(split: str, batch_size: int, length: int, n_questions: int = 8, seed
 
     def batches(step: int) -> Needles:
         generator = torch.Generator().manual_seed(seed_of(seed, step, "needles"))
-        texts = []
+        texts: list[tuple[list[int], list[int], int, int]] = []
         while len(texts) < batch_size:
             text = one(generator)
             if text[2] < length and len(text[1]) == n_questions and text[1][-1] < length:

@@ -49,7 +49,7 @@ def bert_names(placement: str, n_layers: int) -> dict[str, str]:
 
 
 def bert_to_transformers(state: Mapping[str, Tensor], placement: str, n_layers: int) -> dict[str, Tensor]:
-    """The state dict of a SparseBert under their names; what theirs has more, a segment's embedding and biases, is 0."""
+    """The state dict of a SparseBert under their names; a segment's embedding and biases, which we lack, are 0."""
     theirs = {name: state[ours] for ours, name in bert_names(placement, n_layers).items()}
     words, decoder = state["embedding.weight"], _DECODER[placement]
     nothing = words.new_zeros(len(words))
@@ -79,7 +79,7 @@ def bert_oracle(model: SparseBert) -> Any:
         raise ValueError(
             f"pattern={config.pattern!r}, position={config.position!r}: BERT sees all, and its positions are learned"
         )
-    sizes = {
+    sizes: dict[str, Any] = {
         "vocab_size": config.vocab_size, "max_position_embeddings": config.max_positions,
         "hidden_size": config.d_model, "num_attention_heads": config.n_heads, "num_hidden_layers": config.n_layers,
         "intermediate_size": config.d_ff or 4 * config.d_model, "type_vocab_size": 1, "layer_norm_eps": 1e-5,

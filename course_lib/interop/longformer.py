@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.attention.global_local import GlobalLocalAttention
+from course_lib.attention.sparse_multi_head import GlobalLocalAttention
 
 _NAMES = ("query", "key", "value")
 
@@ -31,8 +31,8 @@ def longformer_oracle(module: GlobalLocalAttention) -> Any:
         f"radius={radius}": radius < 2,
     }
     if any(lacks.values()):
-        names = ", ".join(name for name, is_so in lacks.items() if is_so)
-        raise ValueError(f"module has {names}; Longformer has projections of its global tokens' own, and no such thing")
+        found = ", ".join(name for name, is_so in lacks.items() if is_so)
+        raise ValueError(f"module has {found}; Longformer has projections of its global tokens' own, and no such thing")
     config = LongformerConfig(
         hidden_size=module.d_model, num_attention_heads=module.n_heads, attention_window=[2 * radius],
         attention_probs_dropout_prob=0.0,

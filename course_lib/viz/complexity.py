@@ -14,6 +14,7 @@ from torch import Tensor
 from course_lib.attention.global_local import global_local_attention
 from course_lib.attention.local import local_attention
 from course_lib.attention.sdpa import attention
+from course_lib.experiments import load
 from course_lib.measure import peak_bytes, seconds, slope
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, new_figure
 
@@ -79,6 +80,12 @@ def measure_complexity(
     return rows
 
 
+def recorded_complexity(backward: bool = False) -> list[Complexity]:
+    """The rows that `python -m benchmarks.scaling` recorded, without or with the backward pass."""
+    rows = load("bench/scaling")["rows"]
+    return [Complexity(**{f: row[f] for f in Complexity._fields}) for row in rows if row["backward"] == backward]
+
+
 def _run(attend: Callable[[Tensor, Tensor, Tensor], Tensor], q: Tensor, k: Tensor, v: Tensor, backward: bool) -> None:
     with torch.set_grad_enabled(backward):
         leaves = [t.detach().requires_grad_(backward) for t in (q, k, v)]
@@ -99,25 +106,26 @@ def exponent(lengths: Sequence[float], values: Sequence[float]) -> float:
 def plot_complexity(rows: Sequence[Complexity], recorded: Sequence[Complexity] = ()) -> Figure:
     """Seconds and memory against the length on logarithmic axes, each line with its slope beside it.
 
-    Solid lines are `rows`, dashed ones `recorded`; slopes are of `rows` where there are any. A line stops where
+    Solid lines are `rows`, dashed ones `recorded`; a slope is that of the solid line where there is one. A line stops where
     the next length would take too long. Raises ValueError where both are empty.
     """
     if not rows and not recorded:
         raise ValueError("rows is empty; measure something first")
     figure, axes = new_figure(2, size=(10.0, 4.4))
-    panels = (("time of one call", "milliseconds", "seconds", 1e3), ("most memory at one moment", "MB", "bytes", 1e-6))
+    panels = (("time of one call", "milliseconds", "seconds", 1e3), ("peak memory", "MB", "bytes", 1e-6))
     ends = {}
     for ax, (title, unit, what, scale) in zip(axes[0], panels, strict=True):
         old, new = _lines(recorded, what, scale, dashed=True), _lines(rows, what, scale)
         ax.set(xscale="log", yscale="log", xlabel="T (tokens)", ylabel=unit, title=title)
         ticks = sorted({row.length for row in (*rows, *recorded)})
-        ax.set_xticks(ticks, labels=[str(tick) for tick in ticks])
+        ticks = ticks[:: 1 + len(ticks) // 6]
+        ax.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
         ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         draw_lines(ax, old)
         draw_lines(ax, new)
-        label_lines(ax, {_labelled(name, line): line for name, line in (new or old).items()}, gap=0.075)
-        ends[what] = {name: _slope(line) for name, line in (new or old).items()}
+        label_lines(ax, {_labelled(name, line): line for name, line in (old | new).items()}, gap=0.075)
+        ends[what] = {name: _slope(line) for name, line in (old | new).items()}
     note = "A line ends where the next length would take too long; the power of T is fitted to its last three points."
     if rows and recorded:
         note = f"Solid: measured now. Dashed: recorded. {note}"

@@ -54,19 +54,27 @@ def plot_retrieval(record: Record) -> Figure:
     ax.axvline(layers * radius, color=GREY, linestyle="--", lw=1)
     ax.annotate(f"{layers} layers × radius {radius}\n= {layers * radius} tokens", (layers * radius + 3, 52), color=GREY,
                 va="center", fontsize="small")  # fmt: skip
+    first = len(ax.lines)
     draw_lines(ax, lines)
+    for curve, width in zip(ax.lines[first:], (1.5, 8.0, 5.5, 3.5, 1.5), strict=False):
+        curve.set_linewidth(width)  # where all are right, lines lie on each other: each must show
     label_lines(ax, lines)
-    ax.set_title(_finding(lines, layers * radius) + f"\n(mean and range of {n_seeds} seed{'s' * (n_seeds > 1)})")
+    title = _finding(lines, layers * radius) + f"; mean and range of {n_seeds} seed{'s' * (n_seeds > 1)})"
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
     return figure
 
 
 def _finding(lines: Mapping[str, Line], reach: int) -> str:
-    """How often the window alone answers within its reach, and beyond."""
-    if "local" not in lines:
-        return "Right answers by distance"
+    """How often the window alone answers within its reach, and beyond, and what the others do at worst."""
+    if len(lines) < 2 or "local" not in lines:
+        return "Right answers by distance\n(" + ", ".join(lines)
     x, y = np.asarray(lines["local"].x, float), np.asarray(lines["local"].y, float)
     near, far = y[x <= reach].mean(), y[x > reach].mean()
-    return f"A window alone answers {near:.0f} % within its reach of {reach} tokens, and {far:.0f} % beyond"
+    worst = min(float(np.min(line.y)) for name, line in lines.items() if name != "local")
+    return (
+        f"A window alone answers {near:.0f} % within its reach of {reach} tokens, and {far:.0f} % beyond\n"
+        f"(all others {worst:.3g} % or more at any distance"
+    )
 
 
 def _percent(line: Line) -> Line:

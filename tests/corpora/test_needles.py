@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -88,8 +89,7 @@ def test_questions_stand_between_sentences_evenly_spread():
     hay, stacks = SETS["validation"]
     known = {tuple(ids) for ids in hay} | {tuple(ids) for stack in stacks for ids, _ in stack}
     for ids, at in zip(BATCH.ids[:6].tolist(), BATCH.at[:6].tolist(), strict=True):
-        edges = [0, *at]
-        for begin, end in zip(edges, edges[1:], strict=False):
+        for begin, end in pairwise([0, *at]):
             assert made_of(tuple(ids[begin + 1 : end]), known)
 
 
