@@ -376,9 +376,10 @@ def test_blocks_need_the_same_text_on_both_sides():
         local_attention(FEW["q"], LONG["k"], LONG["v"], 2)
 
 
-def test_few_queries_of_a_long_text():
-    """T differs from S: the last five of sixty, with their own places."""
-    q_pos = PLACES[-5:]
-    whole = local_attention(**LONG, radius=3, q_pos=PLACES, k_pos=PLACES)
-    few = local_attention(LONG["q"][:, :, -5:], LONG["k"], LONG["v"], 3, q_pos=q_pos, k_pos=PLACES)
-    assert relative_error(few, whole[:, :, -5:]) < 1e-6
+@pytest.mark.parametrize("impl", ["blocked", "unfold", "dense"])
+@pytest.mark.parametrize("n", [5, 55])
+def test_few_queries_of_a_long_text(n, impl):
+    """T differs from S: the last of sixty, with their own places."""
+    whole = local_attention(**LONG, radius=3)
+    few = local_attention(LONG["q"][:, :, -n:], LONG["k"], LONG["v"], 3, impl=impl, q_pos=PLACES[-n:], k_pos=PLACES)
+    assert relative_error(few, whole[:, :, -n:]) < 1e-6

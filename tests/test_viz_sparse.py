@@ -8,6 +8,7 @@ import torch
 
 from course_lib.attention.blocks import attend
 from course_lib.attention.masks import causal, window
+from course_lib.attention.sdpa import attention
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.viz import plots
 from course_lib.viz.animate import png
@@ -99,14 +100,18 @@ def test_counts_have_closed_forms():
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.has_kernel], ids=str)
 @pytest.mark.parametrize("length", [40, 100, 130])
 def test_the_cost_is_what_the_kernel_computes(choice, length, monkeypatch):
-    """The kernel's own calls are watched: how many scores it makes, how many numbers of keys it copies."""
-    seen = []
+    """The kernel's own calls are watched: how many scores it makes, how many bytes its keys and values take."""
+    seen, read = [], []
 
     def watched(text, block, groups, mask, scale):
-        n_keys = sum(keys.k.shape[2] for keys in groups)
-        seen.append((groups[0].k.shape[1], block, n_keys))
+        seen.append((groups[0].k.shape[1], block, sum(keys.k.shape[2] for keys in groups)))
         return attend(text, block, groups, mask, scale)
 
+    def reading(q, k, v, **options):
+        read.append(k.untyped_storage().nbytes() + v.untyped_storage().nbytes())
+        return attention(q, k, v, **options)
+
+    monkeypatch.setattr("course_lib.attention.blocks.attention", reading)
     for module in ("local", "global_local"):
         monkeypatch.setattr(f"course_lib.attention.{module}.attend", watched)
     runs, found = choice.runs(length), cost(choice, length)
@@ -116,7 +121,7 @@ def test_the_cost_is_what_the_kernel_computes(choice, length, monkeypatch):
     if seen:
         ((n, block, n_keys),) = seen
         assert found.computed == n * block * n_keys + len(choice.globals(length)) * length
-        assert found.copied_bytes == 4 * HEADS * HEAD_DIM * 2 * n * n_keys
+        assert [found.copied_bytes] == read
     else:
         assert (found.computed, found.copied_bytes) == (length**2, 0)
     assert found.weight_bytes == 4 * HEADS * length**2
@@ -347,6 +352,9 @@ def test_recorded_lines_are_dashed_beside_measured_ones():
     styles = [line.get_linestyle() for line in figure.axes[0].lines]
     assert styles == ["--", "--", "-", "-"]
     assert "window, dense mask: $T^{3.0}$" in {t.get_text() for t in figure.axes[0].texts}
+    assert "over all pairs as $T^{2.0}$" in figure.get_suptitle()  # recorded in peace
+    some = plot_complexity(fake_rows(("window, blocked",), (1,)), fake_rows())
+    assert len(some.axes[0].texts) == 2  # what was only recorded has its label too
     alone = plot_complexity((), fake_rows())
     assert [line.get_linestyle() for line in alone.axes[0].lines] == ["--", "--"]
 

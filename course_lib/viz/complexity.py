@@ -21,7 +21,7 @@ from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines,
 LENGTHS = (256, 512, 1024, 2048, 4096)
 NAMES = ("full, weights stored", "full, fused", "window, dense mask", "window, unfolded", "window, blocked")
 # The longest text that each is measured with; the others have no end.
-LONGEST = MappingProxyType({NAMES[0]: 2048, NAMES[1]: 2048, NAMES[2]: 2048, NAMES[3]: 1024})
+LONGEST = MappingProxyType({NAMES[0]: 2048, NAMES[1]: 2048, NAMES[2]: 2048, NAMES[3]: 2048})
 COLORS = {name: OKABE_ITO[i] for name, i in zip((*NAMES, "window + global, blocked"), (1, 4, 3, 5, 0, 2), strict=True)}
 
 
@@ -60,7 +60,7 @@ def measure_complexity(
     progress: Callable[[int, int], object] = lambda done, total: None,
     backward: bool = False,
     device: torch.device | str = "cpu",
-    repeats: int = 2,
+    repeats: int = 3,
     longest: Mapping[str, int] = LONGEST,
 ) -> list[Complexity]:
     """Time each attention in `names` on one text of each length, up to its own `longest`, and count its memory.
@@ -106,8 +106,9 @@ def exponent(lengths: Sequence[float], values: Sequence[float]) -> float:
 def plot_complexity(rows: Sequence[Complexity], recorded: Sequence[Complexity] = ()) -> Figure:
     """Seconds and memory against the length on logarithmic axes, each line with its slope beside it.
 
-    Solid lines are `rows`, dashed ones `recorded`; a slope is that of the solid line where there is one. A line stops where
-    the next length would take too long. Raises ValueError where both are empty.
+    Solid lines are `rows`, dashed ones `recorded`; a slope is that of the solid line where there is one. A line stops
+    where the next length would take too long. The title says what was recorded, if anything was. Raises ValueError
+    where both are empty.
     """
     if not rows and not recorded:
         raise ValueError("rows is empty; measure something first")
@@ -125,7 +126,7 @@ def plot_complexity(rows: Sequence[Complexity], recorded: Sequence[Complexity] =
         draw_lines(ax, old)
         draw_lines(ax, new)
         label_lines(ax, {_labelled(name, line): line for name, line in (old | new).items()}, gap=0.075)
-        ends[what] = {name: _slope(line) for name, line in (old | new).items()}
+        ends[what] = {name: _slope(line) for name, line in (new | old).items()}  # for the title, recorded in peace
     note = "A line ends where the next length would take too long; the power of T is fitted to its last three points."
     if rows and recorded:
         note = f"Solid: measured now. Dashed: recorded. {note}"

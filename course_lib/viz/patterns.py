@@ -26,7 +26,7 @@ class Cost:
     pairs: int  # that may meet
     computed: int  # that the kernel computes: whole blocks, padding, and the rows of global tokens
     weight_bytes: int  # of all T x T weights of all heads, if they were stored
-    copied_bytes: int  # of the keys and values that the kernel in blocks copies beside the queries; 0: no blocks
+    copied_bytes: int  # of the copies of keys and values that the kernel in blocks reads; 0: no blocks
 
     @property
     def share(self) -> float:
@@ -48,7 +48,10 @@ def cost(choice: Choice, length: int) -> Cost:
     blocks = choice.blocks(length)
     n_keys = block * (3 + (0 if blocks is None else blocks.shape[1])) + n_global  # of each block of queries
     n_blocks = -(-length // block)
-    copied = FLOAT * HEADS * HEAD_DIM * 2 * n_blocks * n_keys
+    # A window alone reads overlapping views of one copy, with a block of nothing at each end; keys of more groups are
+    # put side by side, for each block anew.
+    n_copied = (n_blocks + 2) * block if choice.kind == "window" else n_blocks * n_keys
+    copied = FLOAT * HEADS * HEAD_DIM * 2 * n_copied
     return Cost(length, choice.pairs(length), n_blocks * block * n_keys + n_global * length, weights, copied)
 
 

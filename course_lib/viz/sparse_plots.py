@@ -12,7 +12,7 @@ from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines,
 
 CHANCE = 1 / 32  # one of 32 things
 COLORS = {name: OKABE_ITO[i] for i, name in enumerate(("local", "full", "local + global", "BigBird", "local + random"))}
-COLORS["hybrid"] = COLORS["local + global"]
+COLORS |= {"hybrid": COLORS["local + global"], "radius 4": OKABE_ITO[5], "radius 4 + global": OKABE_ITO[4]}
 
 Record = Mapping[str, Any]
 
@@ -98,17 +98,19 @@ def plot_retrieval_curves(record: Record) -> Figure:
 
 
 def plot_loss_against_seconds(
-    panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], *, title: str = "", ylabel: str = "loss, nats"
-) -> Figure:
+    panels: Mapping[str, Mapping[str, tuple[ArrayLike, ArrayLike]]], *, title: str = "", ylabel: str = "loss, nats",
+    reference: tuple[float, str, float] | None = None,
+) -> Figure:  # fmt: skip
     """Loss of hidden tokens against seconds of training: a panel for each length, a line for each arm.
 
     `panels[panel][arm]` is (seconds (N,), loss (N,)). Each panel has seconds of its own; the losses share one axis.
-    Raises ValueError for no panel, or seconds and losses that differ in number.
+    `reference` is a level, its name, and where along the axis the name stands, from 0 to 1. Raises ValueError for no
+    panel, or seconds and losses that differ in number.
     """
     lines = {
         panel: {arm: Line(*xy, color=COLORS.get(arm)) for arm, xy in arms.items()} for panel, arms in panels.items()
     }
-    return line_plot(lines, xlabel="seconds of training", ylabel=ylabel, title=title)
+    return line_plot(lines, xlabel="seconds of training", ylabel=ylabel, title=title, reference=reference)
 
 
 def _by_arm(record: Record) -> dict[str, list[Any]]:
