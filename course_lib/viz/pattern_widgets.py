@@ -28,7 +28,7 @@ class Places(widgets.HBox):
     disabled = traitlets.Bool(False)
 
     def __init__(self, places: Sequence[int], value: Sequence[int], description: str) -> None:
-        slim = widgets.Layout(width="44px", margin="2px 1px")
+        slim = widgets.Layout(width="58px", margin="2px 1px")
         self.buttons = {place: widgets.ToggleButton(description=str(place), layout=slim) for place in places}
         super().__init__([widgets.Label(description), *self.buttons.values()])
         for button in self.buttons.values():
