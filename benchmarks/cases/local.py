@@ -1,4 +1,4 @@
-"""Local attention in blocks, beside all pairs with a mask and, as a layer, beside the sparse layer of Longformer."""
+"""Local attention in blocks, beside all pairs with a mask and, as a layer, beside the sparse layer of Longformer.
 
 How time and memory grow with the length, and the times of attention without any mask, are in `benchmarks.scaling`.
 """
