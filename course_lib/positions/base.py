@@ -13,7 +13,8 @@ class Position(nn.Module):
 
         class Distance(Position):
             def bias(self, q_pos, k_pos):
-                return -(q_pos[:, None] - k_pos[None, :]).abs()[None]  # (1, T, S), the same for all heads
+                far = (q_pos.unsqueeze(-1) - k_pos.unsqueeze(-2)).abs()  # (T, S) or (B, T, S)
+                return -far.unsqueeze(-3)  # one head for all
 
         attention(q, k, v, position=Distance(), q_pos=torch.arange(4), k_pos=torch.arange(4))
     """
