@@ -1,11 +1,14 @@
 """Masked language modelling: hide some tokens, and ask for them."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from course_lib.attention.arguments import kind_of
+from course_lib.attention.masks import check_at_least
 from course_lib.corpora import shuffled_batches
 from course_lib.init import seed_of
 from course_lib.tokenization import MASK, SPECIAL
@@ -27,10 +30,11 @@ def hide(windows: Tensor, vocab_size: int, rate: float, seed: int) -> Masked:
     hides no token or all, and windows that are not (B, T) int64.
     Source: Devlin et al. 2019, "BERT", section 3.1 and appendix A.1.
     """
-    if windows.ndim != 2 or windows.dtype != torch.int64:
-        raise ValueError(f"windows is {windows.dtype} {tuple(windows.shape)}; needed is int64 (B, T)")
+    if not isinstance(windows, Tensor) or windows.ndim != 2 or windows.dtype != torch.int64:
+        raise ValueError(f"windows is {kind_of(windows)}; needed is int64 (B, T)")
+    check_at_least("vocab_size", vocab_size, len(SPECIAL) + 1)
     batch, length = windows.shape
-    count = round(rate * length)
+    count = round(rate * length) if math.isfinite(rate) else 0
     if not 1 <= count < length:
         raise ValueError(f"rate={rate} hides {count} of {length} tokens; needed is at least one, and not all")
     generator = torch.Generator().manual_seed(seed)
@@ -64,6 +68,7 @@ def masked_losses(
     model: nn.Module, windows: Tensor, vocab_size: int, rate: float, seed: int, batch_size: int = 8
 ) -> Tensor:
     """Loss in nats of each token that `hide` hides in windows (N, T): (N, M). The model is used as it is."""
+    check_at_least("batch_size", batch_size, 1)
     hidden = hide(windows, vocab_size, rate, seed)
     losses = []
     for ids, at, targets in zip(*(x.split(batch_size) for x in hidden), strict=True):

@@ -222,7 +222,8 @@ WRONG = {
             torch.broadcast_shapes(q.shape, k.shape)
         ),
         "compare them as they are": lambda q, k, r, c: windowed(near)(q.unsqueeze(-1), k.unsqueeze(-2), r, c),
-        "Is the 3 of the first check": lambda q, k, r, c: windowed(near)(q, k, 3, c),
+        "Is the 5 of the first check": lambda q, k, r, c: windowed(near)(q, k, 5, c),
+        "binds more tightly than": lambda q, k, r, c: (q - k).abs() <= (r & (k <= q)) if c else (q - k).abs() <= r,
         "query 0 and key 0 give False": windowed(lambda a, r: near(a, r) & (a != 0), near),
     },
     "count_pairs": {
@@ -417,7 +418,7 @@ def test_design():
         "You return a function": lambda: lambda q_pos, k_pos: q_pos == k_pos,
         "You return a Tensor": lambda: torch.ones(256, 256, dtype=torch.bool),
         "Your pattern stopped with ValueError": lambda: Pattern("mine", lambda q_pos, k_pos: q_pos - k_pos),
-        "Your pattern stopped with IndexError": lambda: random_blocks(torch.zeros(2, 1, dtype=torch.int64), 16),
+        "Your pattern stopped with ValueError": lambda: random_blocks(torch.zeros(2, 1, dtype=torch.int64), 16),
     }
     for words, fn in wrong.items():
         result = check.design(fn)

@@ -165,3 +165,30 @@ BOOL = Pattern("yes", lambda q_pos, k_pos: True)
 def test_bad_input_names_itself(action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action()
+
+
+def test_a_pattern_that_gives_another_shape_names_itself():
+    by_head = Pattern("heads", lambda q, k: (q - k).abs()[None] <= torch.arange(4)[:, None, None])
+    for pattern in (by_head, Pattern("fixed", lambda q, k: torch.ones(3, 7, dtype=torch.bool))):
+        with pytest.raises(ValueError, match=f"allowed of the pattern {pattern.name} gives"):
+            pattern.dense(torch.arange(5), torch.arange(5))
+
+
+def test_a_huge_radius_is_full_for_all_kinds_of_positions():
+    for dtype in (torch.int32, torch.int64):
+        places = torch.tensor([0, 1, 2**31 - 1], dtype=dtype)
+        assert window(10**19).dense(places, places).all()
+        assert window(5).dense(places, places).sum() == 5
+
+
+def test_no_block_allows_nothing():
+    nothing = random_blocks(torch.full((2, 1), -1), 16)
+    assert not nothing.dense(torch.arange(32), torch.arange(32)).any()
+    with pytest.raises(ValueError, match="k_pos goes from -16 to -1; blocks end at 32"):
+        nothing.dense(torch.arange(16), torch.arange(-16, 0))
+
+
+@pytest.mark.parametrize("radius", [20.0, True, "3", None, float("nan")])
+def test_a_radius_is_a_whole_number(radius):
+    with pytest.raises(ValueError, match="a whole number"):
+        window(radius)

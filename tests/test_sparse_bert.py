@@ -115,8 +115,15 @@ def test_with_another_pattern_the_weights_stay():
     assert relative_error(others["no global token"](IDS), model(IDS)) < 1e-12
     assert not torch.allclose(others["full"](IDS), model(IDS))
     assert model.train().with_pattern(radius=1).training
-    with pytest.raises(RuntimeError, match="global_proj"):
+    with pytest.raises(ValueError, match="need other weights"):
         small().with_pattern(separate_global=True)  # these weights are not there
+    with pytest.raises(ValueError, match="changes: radios unknown"):
+        small().with_pattern(radios=3)
+    frozen = small().requires_grad_(False).with_pattern(pattern="full")
+    assert not any(p.requires_grad for p in frozen.parameters())
+    for at in (torch.zeros(1, 2).long(), torch.zeros(len(IDS), 2), torch.full((len(IDS), 1), IDS.shape[1])):
+        with pytest.raises(ValueError, match="at "):
+            small()(IDS, at=at)
     with pytest.raises(ValueError, match="pattern='dense'"):
         small().with_pattern(pattern="dense")
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.attention.arguments import check_qkv, counted_positions
+from course_lib.attention.arguments import check_qkv, counted_positions, kind_of
 from course_lib.attention.blocks import (
     Keys,
     Text,
@@ -47,7 +47,7 @@ def global_local_attention(
     check_impl(impl, ("blocked", "dense"), return_weights)
     mask = with_triangle(mask, causal)
     global_mask = check_inputs(q, k, v, global_mask, blocks, global_qkv, block_of(radius))
-    check_device(q, global_mask=global_mask, key_mask=key_mask, q_pos=q_pos, k_pos=k_pos)
+    check_device(q, global_mask=global_mask, blocks=blocks, key_mask=key_mask, q_pos=q_pos, k_pos=k_pos)
     if impl == "blocked":
         rising_positions(q, k, q_pos, k_pos)
     if impl == "dense" or is_short(q, block_of(radius)):
@@ -147,28 +147,29 @@ def check_inputs(
     batch, length = q.shape[0], q.shape[2]
     if k.shape[2] != length:
         raise ValueError(f"q has {length} tokens, k {k.shape[2]}; global tokens need the same text on both sides")
-    if not isinstance(global_mask, Tensor) or global_mask.ndim not in (1, 2):
-        kind = str(tuple(global_mask.shape)) if isinstance(global_mask, Tensor) else type(global_mask).__name__
-        raise ValueError(f"global_mask is {kind}; needed is bool ({length},) or ({batch}, {length})")
-    rows = global_mask if global_mask.ndim == 2 else global_mask.unsqueeze(0)
-    if rows.shape not in ((1, length), (batch, length)) or rows.dtype != torch.bool:
-        kind = f"{global_mask.dtype} {tuple(global_mask.shape)}"
-        raise ValueError(f"global_mask is {kind}; needed is bool ({length},) or ({batch}, {length})")
+    fits = isinstance(global_mask, Tensor) and global_mask.shape in ((length,), (1, length), (batch, length))
+    if not fits or global_mask.dtype != torch.bool:
+        raise ValueError(f"global_mask is {kind_of(global_mask)}; needed is bool ({length},) or ({batch}, {length})")
     if blocks is not None:
         check_blocks(blocks, length, block)
     if global_qkv is not None:
-        check_qkv(*global_qkv)
+        if len(global_qkv) != 3:
+            raise ValueError(f"global_qkv has {len(global_qkv)} entries; needed are queries, keys and values")
         for name, own, other in zip(("q", "k", "v"), (q, k, v), global_qkv, strict=True):
-            if own.shape != other.shape or own.dtype != other.dtype:
-                raise ValueError(f"global_qkv: its {name} has shape {tuple(other.shape)}; needed is {tuple(own.shape)}")
-    return rows
+            if not isinstance(other, Tensor) or (own.shape, own.dtype, own.device) != (
+                other.shape, other.dtype, other.device,
+            ):  # fmt: skip
+                kind = f"has shape {tuple(other.shape)}" if isinstance(other, Tensor) else f"is {kind_of(other)}"
+                raise ValueError(f"global_qkv: its {name} {kind}; needed is {kind_of(own)} on {own.device}")
+    return global_mask if global_mask.ndim == 2 else global_mask.unsqueeze(0)
 
 
 def check_blocks(blocks: Tensor, length: int, block: int) -> None:
     """ValueError for blocks of another shape or type or, where they are on the CPU, that would count a key twice."""
-    if blocks.ndim != 2 or blocks.dtype != torch.int64 or len(blocks) * block < length:
+    fits = isinstance(blocks, Tensor) and blocks.ndim == 2 and blocks.dtype == torch.int64
+    if not fits or len(blocks) * block < length:
         raise ValueError(
-            f"blocks is {blocks.dtype} {tuple(blocks.shape)}; needed is int64 (n_blocks, n_random), with "
+            f"blocks is {kind_of(blocks)}; needed is int64 (n_blocks, n_random), with "
             f"{-(-length // block)} blocks of {block} tokens or more"
         )
     if blocks.device.type == "cpu":

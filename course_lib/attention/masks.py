@@ -1,5 +1,6 @@
 """Attention patterns: which query may look at which key, said once as a function of their positions."""
 
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -50,7 +51,17 @@ class Pattern:
         check_positions("q_pos", q_pos)
         check_positions("k_pos", k_pos)
         mask = self(q_pos.unsqueeze(-1), k_pos.unsqueeze(-2))
-        return mask.expand(torch.broadcast_shapes(mask.shape, (*q_pos.shape, k_pos.shape[-1])))
+        batch = torch.broadcast_shapes(q_pos.shape[:-1], k_pos.shape[:-1])
+        wanted = (*batch, q_pos.shape[-1], k_pos.shape[-1])
+        fits = mask.ndim <= len(wanted) and all(
+            n in (1, want) for n, want in zip(mask.shape[::-1], wanted[::-1], strict=False)
+        )
+        if not fits or mask.device != q_pos.device:
+            raise ValueError(
+                f"allowed of the pattern {self.name} gives {tuple(mask.shape)} on {mask.device}; needed is {wanted} on "
+                f"{q_pos.device}"
+            )
+        return mask.expand(wanted)
 
     def pairs(self, length: int) -> int:
         """How many pairs (query, key) of a text of `length` tokens may meet: what attention must compute."""
@@ -85,7 +96,14 @@ def window(radius: int) -> Pattern:
     Raises ValueError for a radius below 0.
     """
     check_at_least("radius", radius, 0)
-    return Pattern(f"window({radius})", lambda q_pos, k_pos: (q_pos - k_pos).abs() <= radius)
+    return Pattern(f"window({radius})", lambda q_pos, k_pos: _distance(q_pos, k_pos) <= min(radius, _FARTHEST))
+
+
+_FARTHEST = 2**62  # a larger radius is no int64
+
+
+def _distance(q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    return (q_pos.long() - k_pos.long()).abs()  # int32 would overflow
 
 
 def dilated(radius: int, dilation: int) -> Pattern:
@@ -99,8 +117,8 @@ def dilated(radius: int, dilation: int) -> Pattern:
     check_at_least("dilation", dilation, 1)
 
     def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        far = (q_pos - k_pos).abs()
-        return (far <= radius * dilation) & (far % dilation == 0)
+        far = _distance(q_pos, k_pos)
+        return (far <= min(radius * dilation, _FARTHEST)) & (far % min(dilation, _FARTHEST) == 0)
 
     return Pattern(f"dilated({radius}, {dilation})", allowed)
 
@@ -110,8 +128,7 @@ def global_tokens(places: Iterable[int]) -> Pattern:
 
     Raises ValueError for a place below 0. Source: Beltagy, Peters, Cohan 2020, "Longformer", section 3.1.
     """
-    chosen = sorted(set(places))
-    check_at_least("places", min(chosen, default=0), 0)
+    chosen = sorted({check_at_least("places", place, 0) for place in places})
 
     def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
         among = torch.tensor(chosen, dtype=torch.int64, device=q_pos.device)
@@ -146,17 +163,27 @@ def random_blocks(blocks: Tensor, block: int) -> Pattern:
     Positions must be below n_blocks x block. Raises ValueError for another shape or type, a block below 1.
     """
     check_at_least("block", block, 1)
-    if blocks.ndim != 2 or blocks.dtype != torch.int64:
-        raise ValueError(f"blocks is {blocks.dtype} {tuple(blocks.shape)}; needed is int64 (n_blocks, n_random)")
+    if not isinstance(blocks, Tensor) or blocks.ndim != 2 or blocks.dtype != torch.int64:
+        kind = f"{blocks.dtype} {tuple(blocks.shape)}" if isinstance(blocks, Tensor) else type(blocks).__name__
+        raise ValueError(f"blocks is {kind}; needed is int64 (n_blocks, n_random)")
+    end = len(blocks) * block
 
     def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
+        for name, pos in (("q_pos", q_pos), ("k_pos", k_pos)):
+            if pos.device.type == "cpu" and pos.numel() and not 0 <= int(pos.min()) <= int(pos.max()) < end:
+                raise ValueError(f"{name} goes from {int(pos.min())} to {int(pos.max())}; blocks end at {end}")
         rows = blocks.to(q_pos.device)[q_pos // block]  # (..., n_random)
-        return (rows == (k_pos // block).unsqueeze(-1)).any(-1)
+        return ((rows >= 0) & (rows == (k_pos // block).unsqueeze(-1))).any(-1)
 
     return Pattern(f"random_blocks({blocks.shape[1]} of {block})", allowed)
 
 
-def check_at_least(name: str, value: int, least: int) -> None:
-    """Raise ValueError for a whole number below `least`."""
-    if value < least:
-        raise ValueError(f"{name}={value}; it must be {least} or more")
+def check_at_least(name: str, value: int, least: int) -> int:
+    """`value` as an int; ValueError unless it is a whole number, `least` or more. NumPy's integers count."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = least - 1
+    if whole < least or isinstance(value, bool):
+        raise ValueError(f"{name}={value}; it must be {least} or more, a whole number")
+    return whole

@@ -50,8 +50,8 @@ def online_attention(
     own. Without gradients memory is O(T + S); with them autograd keeps the numbers of all tiles, where FlashAttention
     computes them again in the backward pass. Written to be read: a loop in Python is slow.
     Raises ValueError as `attention` does, and for a tile below 1.
-    Sources: Dao et al. 2022, "FlashAttention", section 3.1, algorithm 1; Rabe & Staats 2021, "Self-attention Does Not
-    Need O(n²) Memory".
+    Sources: Dao et al. 2022, "FlashAttention", section 3.1; Dao 2023, "FlashAttention-2", section 3.1; Rabe & Staats
+    2021, "Self-attention Does Not Need O(n²) Memory".
     """
     check_at_least("tile", tile, 1)
     prepare(q, k, v, None if isinstance(mask, Pattern) else mask, None, None, q_pos, k_pos)  # only to check the whole

@@ -4,6 +4,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from course_lib.attention.arguments import kind_of
 from course_lib.attention.global_local import global_local_attention
 from course_lib.attention.masks import Pattern, check_at_least
 from course_lib.attention.multi_head import MultiHeadAttention
@@ -38,8 +39,9 @@ class GlobalLocalAttention(MultiHeadAttention):
         self, x: Tensor, *, key_mask: Tensor | None = None, q_pos: Tensor | None = None, global_mask: Tensor,
     ) -> Tensor:  # fmt: skip
         """x (B, T, C) -> (B, T, C); key_mask (B, T), q_pos (T,) or (B, T), global_mask (T,) or (B, T)."""
-        if x.ndim != 3 or x.shape[-1] != self.d_model:
-            raise ValueError(f"x has shape {tuple(x.shape)}; needed is (B, tokens, {self.d_model})")
+        if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[-1] != self.d_model:
+            kind = f"has shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"is {kind_of(x)}"
+            raise ValueError(f"x {kind}; needed is (B, tokens, {self.d_model})")
         q, k, v = (self._heads(project(x), self.n_heads) for project in (self.q_proj, self.k_proj, self.v_proj))
         others = tuple(self._heads(project(x), self.n_heads) for project in self.global_proj)
         y = self.attention_fn(  # type: ignore[call-arg]

@@ -29,21 +29,21 @@ def window(fn: Callable[[Tensor, Tensor, int, bool], Tensor]) -> str:
     for is_causal, q_pos, k_pos, case in cases:
         queries, keys = q_pos.unsqueeze(-1), k_pos.unsqueeze(-2)
         try:
-            answer = call(fn, queries, keys, 3, is_causal)
+            answer = call(fn, queries, keys, 5, is_causal)
         except Wrong as error:
             if "oolean value of Tensor" in str(error):
                 raise Wrong(
-                    "`and`, `or` and `0 <= x <= 3` ask for one True or False. For tensors: `&` and `|`, with each "
+                    "`and`, `or` and `0 <= x <= 5` ask for one True or False. For tensors: `&` and `|`, with each "
                     "comparison in brackets."
                 ) from error
             raise
-        whole = library_window(3) & causal if is_causal else library_window(3)
-        _expect_pattern(answer, whole.allowed(queries, keys), _windows(queries - keys, 3, is_causal), case, is_causal)
+        whole = library_window(5) & causal if is_causal else library_window(5)
+        _expect_pattern(answer, whole.allowed(queries, keys), _windows(queries - keys, 5, is_causal), case, is_causal)
     yours = Pattern("yours", lambda q_pos, k_pos: call(fn, q_pos, k_pos, 64, False))
     with learners_code("The pattern made of your function"):
         pairs, blocks = yours.pairs(1024), int(yours.blocks(1024, 64).sum())
     if pairs != library_window(64).pairs(1024):
-        raise Wrong(f"With radius 64 your pattern allows {pairs:,} pairs. Is the 3 of the first check written into it?")
+        raise Wrong(f"With radius 64 your pattern allows {pairs:,} pairs. Is the 5 of the first check written into it?")
     return (
         f"Right: as a Pattern of radius 64 it has {pairs:,} of the {1024**2:,} pairs of 1,024 tokens, and fills or "
         f"touches {blocks} of 256 blocks of 64."
@@ -69,6 +69,7 @@ def _windows(ahead: Tensor, radius: int, is_causal: bool) -> dict[str, Tensor]:
             "With causal=True the future is still visible: k_pos <= q_pos must hold as well.": far <= radius,
             "With causal=True the window is gone: both must hold, the radius and k_pos <= q_pos.": ahead >= 0,
             "A token must see itself: k_pos <= q_pos, not <.": (far <= radius) & (ahead > 0),
+            "`&` binds more tightly than `<=`: put each comparison in brackets.": far <= (radius & (ahead >= 0)),
         }
     return mistakes | {
         "Without the absolute value all of the future is near: q_pos - k_pos is negative there.": ahead <= radius,
@@ -104,7 +105,7 @@ def _expect_pattern(answer: Any, want: Tensor, mistakes: dict[str, Tensor], case
         raise Wrong(f"{what} is wrong: use the numbers in q_pos and k_pos, not where they stand.")
     query, key = (int(i) for i in (answer != want).nonzero()[0])
     raise Wrong(
-        f"With radius 3 and causal={is_causal}, query {query} and key {key} give {bool(answer[query, key])}; "
+        f"With radius 5 and causal={is_causal}, query {query} and key {key} give {bool(answer[query, key])}; "
         f"needed is {bool(want[query, key])}."
     )
 
@@ -121,7 +122,7 @@ def count_pairs(fn: Callable[[int, int, int], int]) -> str:
         answers = [call(fn, *case) for case in cases]
         try:
             got = torch.tensor([float(answer) for answer in answers], dtype=torch.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise Wrong(f"Return one number; yours is a {type(answers[0]).__name__}.") from error
         counted = (
             torch.tensor([float(count(*case)) for case in cases], dtype=torch.float64)
@@ -139,7 +140,9 @@ def count_pairs(fn: Callable[[int, int, int], int]) -> str:
             f"For length {length}, radius {radius} and {n_global} global tokens you count {got[at]:g} pairs; the "
             f"pattern has {want[at]:g}."
         )
-    pairs = int(fn(4096, 64, 1))
+    pairs = _pairs(4096, 64, 1)
+    if call(fn, 4096, 64, 1) != pairs:
+        raise Wrong(f"For 4,096 tokens, radius 64 and one global token the pattern has {pairs:,} pairs.")
     return f"Right. For 4,096 tokens, radius 64 and one global token: {pairs:,} pairs, {pairs / 4096**2:.1%} of all."
 
 
@@ -182,7 +185,6 @@ _MISCOUNTS: dict[str, Callable[[int, int, int], int]] = {
     ).pairs(T),
     "global rows or columns are forgotten, and near pairs are counted twice.": lambda T, r, g: _pairs(T, r, 0) + T * g,
     "global tokens are not counted.": lambda T, r, g: _pairs(T, r, 0),
-    "where the radius is longer than the text, there are no more pairs than tokens squared.": lambda T, r, g: (
-        _window_pairs(T - g, r) + _both(T, g)
-    ),
+    "where the radius is longer than the text without its global tokens, the formula counts too few: a window reaches "
+    "no farther than the last token. Limit the radius first.": lambda T, r, g: _window_pairs(T - g, r) + _both(T, g),
 }

@@ -132,6 +132,8 @@ def design(fn: Callable[[], Pattern], most: int = LENGTH) -> str:
         )
     with learners_code("Your pattern"):
         allowed = _dense(pattern, LENGTH)
+    if allowed.shape != (LENGTH, LENGTH):
+        raise Wrong(f"Your pattern gives {tuple(allowed.shape)}; needed is a value for each of the 256 x 256 pairs.")
     share = allowed.float().mean().item()
     steps = _hops(allowed)
     depth = int(steps.max())

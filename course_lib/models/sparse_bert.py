@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.attention.arguments import kind_of
 from course_lib.attention.local import block_of, local_attention
 from course_lib.attention.masks import check_at_least, draw_blocks
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
@@ -94,14 +95,15 @@ class SparseBert(nn.Module):
         """
         x = self.hidden(ids, key_mask=key_mask, global_mask=global_mask)  # (B, T, C)
         if at is not None:
+            check_places(at, *ids.shape)
             x = x.gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))  # (B, M, C)
         return F.linear(self.head_norm(F.gelu(self.head(x))), self.embedding.weight)
 
     def hidden(self, ids: Tensor, *, key_mask: Tensor | None = None, global_mask: Tensor | None = None) -> Tensor:
         """ids (B, T) -> what the head reads, (B, T, C)."""
         config = self.config
-        if ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; needed is int64 or int32 (B, T)")
+        if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"ids is {kind_of(ids)}; needed is int64 or int32 (B, T)")
         if ids.shape[1] > config.max_positions and (config.position == "learned" or config.pattern == "bigbird"):
             raise ValueError(f"ids: {ids.shape[1]} tokens; max_positions={config.max_positions} is the most")
         pos = torch.arange(ids.shape[1], device=ids.device)
@@ -115,10 +117,29 @@ class SparseBert(nn.Module):
         return self.final_norm(x)
 
     def with_pattern(self, **changes: object) -> "SparseBert":
-        """A new model with the same weights and other fields of the config, such as pattern="local", radius=16."""
-        other = SparseBert(replace(self.config, **changes))  # type: ignore[arg-type]
+        """A new model with the same weights and other fields of the config, such as pattern="local", radius=16.
+
+        Raises ValueError for a field that there is not, or one that needs other weights.
+        """
+        if unknown := sorted(set(changes) - set(self.config.__dataclass_fields__)):
+            raise ValueError(f"changes: {', '.join(unknown)} unknown; there are {', '.join(self.config.__dict__)}")
+        other = SparseBert(replace(self.config, **changes)).to(self.embedding.weight)  # type: ignore[arg-type]
+        own, its = dict(self.named_parameters()), dict(other.named_parameters())
+        if {name: p.shape for name, p in own.items()} != {name: p.shape for name, p in its.items()}:
+            raise ValueError(f"changes: {changes} need other weights than those of this model")
         other.load_state_dict(self.state_dict(), strict=True)
-        return other.to(self.embedding.weight).train(self.training)
+        for name, parameter in its.items():
+            parameter.requires_grad_(own[name].requires_grad)
+        return other.train(self.training)
+
+
+def check_places(at: Tensor, batch: int, length: int) -> None:
+    """Raise ValueError unless `at` is integers (batch, M) and, where it is on the CPU, from 0 to length - 1."""
+    fits = isinstance(at, Tensor) and at.ndim == 2 and len(at) == batch and at.dtype == torch.int64
+    if not fits:
+        raise ValueError(f"at is {kind_of(at)}; needed is int64 ({batch}, M)")
+    if at.device.type == "cpu" and at.numel() and not 0 <= int(at.min()) <= int(at.max()) < length:
+        raise ValueError(f"at goes from {int(at.min())} to {int(at.max())}; the text has {length} tokens")
 
 
 def _norm(config: SparseBertConfig) -> LayerNorm:

@@ -129,15 +129,19 @@ class ComplexityWidget(widgets.VBox):
         before = self.measured
         try:
             self.measured = tuple(self._measure(progress=self._advance))
+            if not self.measured:
+                raise ValueError("nothing was measured")
             self._picture.value = png(self.figure())
         except Exception as error:  # a widget's traceback ends in a log that nobody reads
-            self.measured = before
+            self.measured, self._progress.value = before, 0
             text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             self._caption.value = f'<b style="color:{ERROR_RED}">{html.escape(text)}</b>'
         else:
             self._say("Solid: measured on this machine. Dashed: recorded.")
-        finally:
+        finally:  # after a keyboard interrupt too
             self._button.disabled = False
+            if "Measuring" in self._caption.value:
+                self._say("Interrupted. Dashed: recorded.")
 
     def _advance(self, done: int, total: int) -> None:
         self._progress.max, self._progress.value = total, done

@@ -55,8 +55,9 @@ def reach_frame(model: SparseBert, ids: Tensor, place: int, global_mask: Tensor 
     """
     if model.training:
         raise ValueError("model is in training mode; call model.eval() first")
-    if ids.ndim != 1:
-        raise ValueError(f"ids has shape {tuple(ids.shape)}; needed is one text (T,)")
+    for name, value in (("ids", ids), ("global_mask", global_mask)):
+        if value is not None and value.ndim != 1:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; needed is one text (T,)")
     if not 0 <= place < len(ids):
         raise ValueError(f"place={place}; allowed is 0 to {len(ids) - 1}")
     width = model.config.d_model
@@ -98,10 +99,12 @@ def plot_reach(frames: Mapping[str, ReachFrame], title: str = "") -> Figure:
     """A map for each frame: tokens along x, depth up, colour the strength, one logarithmic scale; white is exactly 0.
 
     A dashed line is the cone of the window, `radius` places further with each layer; triangles mark global tokens.
-    Raises ValueError for no frame.
+    Raises ValueError for no frame, or frames of different places or numbers of layers.
     """
     if not frames:
         raise ValueError("frames is empty; give at least one")
+    if len({(frame.place, len(frame.strength)) for frame in frames.values()}) > 1:
+        raise ValueError("frames differ in their place or number of layers; one picture shows one place")
     highest = max(float(frame.strength.max()) for frame in frames.values())
     scale = LogNorm(highest * DARKEST, highest)
     width = min(10.0, 1.2 + 4.2 * len(frames))
