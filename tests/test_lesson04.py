@@ -418,7 +418,7 @@ def test_design():
         "You return a function": lambda: lambda q_pos, k_pos: q_pos == k_pos,
         "You return a Tensor": lambda: torch.ones(256, 256, dtype=torch.bool),
         "Your pattern stopped with ValueError": lambda: Pattern("mine", lambda q_pos, k_pos: q_pos - k_pos),
-        "Your pattern stopped with ValueError": lambda: random_blocks(torch.zeros(2, 1, dtype=torch.int64), 16),
+        "blocks end at 32": lambda: random_blocks(torch.zeros(2, 1, dtype=torch.int64), 16),
     }
     for words, fn in wrong.items():
         result = check.design(fn)

@@ -92,7 +92,7 @@ def test_costs(backward):
     def line(name, what):
         return [[getattr(row, field) for row in rows if row.name == name] for field in ("length", what)]
 
-    assert exponent(*line("window, blocked", "seconds")) < 1.3
+    assert exponent(*line("window, blocked", "seconds")) < 1.15
     assert exponent(*line("window, blocked", "bytes")) == pytest.approx(1, abs=0.05)
     assert exponent(*line("full, fused", "seconds")) == pytest.approx(2, abs=0.15)
     assert exponent(*line("full, fused", "bytes")) == pytest.approx(1, abs=0.15)

@@ -168,3 +168,12 @@ def test_claims_of_notebook_00():
     assert stages[1] - stages[2] < 0.1 * (stages[0] - stages[2])  # "most of the work is done in block 1"
     assert number(r"(\d+) of the \d+ pairs of neighbours") > 40
     assert number(r"data: (\d+) files") >= 12
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_source_that_is_shown_is_the_last_of_its_cell(path):
+    """`show_source` gives Markdown, which Jupyter displays only as a cell's last value."""
+    for cell in nbformat.read(path, 4).cells:
+        lines = [line for line in cell.source.splitlines() if cell.cell_type == "code" and line.strip()]
+        shown = [i for i, line in enumerate(lines) if line.startswith("show_source(")]
+        assert shown in ([], [len(lines) - 1]), cell.source
