@@ -7,9 +7,13 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
+from course_lib import pretrained
 from course_lib.experiments import load
 from course_lib.experiments.long_documents import LENGTHS
+from course_lib.experiments.masked_language import speech_windows
+from course_lib.heads import attention_maps
 from course_lib.viz.complexity import exponent, recorded_complexity
 
 NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks/04_local_and_global_attention.ipynb", 4)
@@ -105,3 +109,14 @@ def test_your_own_training():
     beyond = {name: int(share) for name, share in re.findall(r"^(local.*?) +\d+ s; .*beyond (\d+)%", OUTPUT, re.M)}
     assert beyond["local"] < 10
     assert beyond["local + global"] > 95
+
+
+def test_no_head_looks_mostly_at_one_neighbour():
+    maps = attention_maps(pretrained.load("sparse-bert-tiny"), speech_windows("validation", 128)[:20])
+    middle = torch.arange(4, 124)
+    strongest = max(
+        maps[..., middle, middle + d].mean((1, 3)).max().item()  # mean over texts and tokens, of each layer and head
+        for d in (-4, -3, -2, -1, 1, 2, 3, 4)
+    )
+    assert 0.15 < strongest < 0.5
+    assert "more than half of their weight on one neighbour; none does" in PROSE
