@@ -52,9 +52,7 @@ def prepare(
 ) -> Prepared:  # fmt: skip
     """Check the arguments of an attention function and ask `mask` and `position`; ValueError for what does not fit."""
     check_qkv(q, k, v)
-    for name, tensor in (("mask", mask), ("key_mask", key_mask), ("q_pos", q_pos), ("k_pos", k_pos)):
-        if isinstance(tensor, Tensor) and tensor.device != q.device:
-            raise ValueError(f"{name} is on {tensor.device}; q is on {q.device}")
+    check_device(q, mask=mask, key_mask=key_mask, q_pos=q_pos, k_pos=k_pos)
     allowed = _dense(q, k, mask, key_mask)
     if position is None and not isinstance(mask, Pattern):
         return Prepared(q, k, allowed, None, None)
@@ -84,6 +82,13 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
             f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}; needed are (B, H, T, D), "
             "(B, Hkv, S, D), (B, Hkv, S, Dv) with H a multiple of Hkv"
         )
+
+
+def check_device(q: Tensor, **tensors: object) -> None:
+    """Raise ValueError for a tensor that is on another device than q."""
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device}; q is on {q.device}")
 
 
 def kind_of(value: object) -> str:

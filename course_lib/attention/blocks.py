@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.attention.arguments import check_key_mask, check_qkv, counted_positions
+from course_lib.attention.arguments import check_device, check_key_mask, check_qkv, counted_positions
 from course_lib.attention.masks import Pattern, window
 from course_lib.attention.sdpa import attention
 from course_lib.positions.base import Position, Unrotated
@@ -59,13 +59,6 @@ def text_of(
     return Text(q, k, v, there, pos - pos[:, -1:], pos[:, -1:], position)
 
 
-def check_device(q: Tensor, **tensors: Tensor | None) -> None:
-    """Raise ValueError for a tensor that is on another device than q."""
-    for name, tensor in tensors.items():
-        if isinstance(tensor, Tensor) and tensor.device != q.device:
-            raise ValueError(f"{name} is on {tensor.device}; q is on {q.device}")
-
-
 def rising_positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:
     """`counted_positions`; ValueError where they are on the CPU and do not rise, or differ for queries and keys."""
     q_pos, k_pos = counted_positions(q, k, q_pos, k_pos)
@@ -84,7 +77,6 @@ def in_blocks(x: Tensor, block: int) -> Tensor:
 
 def window_keys(text: Text, radius: int, block: int, later: bool) -> Keys:
     """The block before, the block itself and, if `later`, the block after; with block >= radius nothing is missed."""
-
     width = (2 + later) * block
 
     def near(x: Tensor) -> Tensor:

@@ -7,12 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.attention.arguments import check_qkv, counted_positions, kind_of
+from course_lib.attention.arguments import check_device, check_qkv, counted_positions, kind_of
 from course_lib.attention.blocks import (
     Keys,
     Text,
     attend,
-    check_device,
     in_blocks,
     rising_positions,
     text_of,
@@ -48,9 +47,9 @@ def global_local_attention(
     mask = with_triangle(mask, causal)
     global_mask = check_inputs(q, k, v, global_mask, blocks, global_qkv, block_of(radius))
     check_device(q, global_mask=global_mask, blocks=blocks, key_mask=key_mask, q_pos=q_pos, k_pos=k_pos)
-    if impl == "blocked":
-        rising_positions(q, k, q_pos, k_pos)
     if impl == "dense" or is_short(q, block_of(radius)):
+        if impl == "blocked":  # a short text is refused for what a long one is
+            rising_positions(q, k, q_pos, k_pos)
         allowed = dense_mask(q, k, radius, global_mask, blocks, mask, q_pos, k_pos)
         fn = partial(
             attention, mask=allowed, key_mask=key_mask, position=position, q_pos=q_pos, k_pos=k_pos, scale=scale,

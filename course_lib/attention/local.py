@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from course_lib.attention.arguments import check_qkv
-from course_lib.attention.blocks import attend, check_device, rising_positions, text_of, unfolded_keys, window_keys
+from course_lib.attention.arguments import check_device, check_qkv
+from course_lib.attention.blocks import attend, rising_positions, text_of, unfolded_keys, window_keys
 from course_lib.attention.masks import Pattern, check_at_least, window
 from course_lib.attention.masks import causal as triangle
 from course_lib.attention.sdpa import attention
@@ -37,10 +37,10 @@ def local_attention(
     pattern = window(radius) if mask is None else window(radius) & mask
     check_qkv(q, k, v)
     same_text, short = q.shape[2] == k.shape[2], is_short(q, block_of(radius))
-    if same_text and impl in ("blocked", "unfold"):  # a short text is refused for what a long one is
-        check_device(q, q_pos=q_pos, k_pos=k_pos)
-        rising_positions(q, k, q_pos, k_pos)
     if impl == "dense" or not same_text or not q.shape[2] or (impl == "blocked" and short):
+        if same_text and impl in ("blocked", "unfold"):  # a short text is refused for what a long one is
+            check_device(q, q_pos=q_pos, k_pos=k_pos)
+            rising_positions(q, k, q_pos, k_pos)
         return attention(
             q, k, v, mask=pattern, key_mask=key_mask, position=position, q_pos=q_pos, k_pos=k_pos, scale=scale,
             impl="explicit" if return_weights else "fused", return_weights=return_weights,

@@ -110,20 +110,26 @@ def validation_loss(model: nn.Module, length: int) -> float:
     return next_token_losses(model, held_out.to(next(model.parameters()).device)).mean().item()
 
 
+def judged(model: nn.Module, history: History, validation: float) -> Outcome:
+    """The outcome of a training: its validation loss, and the mean training loss of the last 20 steps.
+
+    Both are None where training diverged or the validation loss is not finite.
+    """
+    last = history.column("loss")[-20:]
+    metrics: dict[str, float | None] = {
+        "diverged": float(history.diverged), "final_loss": sum(last) / len(last), "validation_loss": validation,
+    }  # fmt: skip
+    if history.diverged or not math.isfinite(validation or math.nan):
+        metrics |= {"final_loss": None, "validation_loss": None}
+    return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
+
+
 def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options: Any) -> tuple[GPT2, Outcome]:
     """Train one arm: the model, and the outcome with its validation loss and the mean training loss of the last 20."""
     arm = Config(**config)
     model = GPT2(model_config(arm, seed))
     history = fit(model, arm, seed, stop_at, progress=False, **options)
-    last = history.column("loss")[-20:]
-    metrics: dict[str, float | None] = {
-        "diverged": float(history.diverged),
-        "final_loss": sum(last) / len(last),
-        "validation_loss": validation_loss(model, arm.max_positions),
-    }
-    if history.diverged or not math.isfinite(metrics["validation_loss"] or math.nan):
-        metrics |= {"final_loss": None, "validation_loss": None}
-    return model, Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
+    return model, judged(model, history, validation_loss(model, arm.max_positions))
 
 
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:

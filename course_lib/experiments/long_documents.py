@@ -6,11 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from course_lib.experiments.masked_language import SEED_OF_HELD_OUT, Config, arm, fit, model_of, speech_windows
+from course_lib.experiments.masked_language import Config, arm, fit, model_of, validation_loss
 from course_lib.experiments.norm_placement import thinned
 from course_lib.experiments.study import Outcome, Study
-from course_lib.masking import masked_losses
-from course_lib.models.sparse_bert import SparseBert
 
 TOKENS = 409_600  # that each arm is trained on: two thirds of the training speeches
 JUDGED = 32_768  # tokens of the held-out speeches that a check reads
@@ -23,12 +21,6 @@ PATTERNS: dict[str, dict[str, Any]] = {
     "full": {"pattern": "full"},
     "radius 4 + global": {"pattern": "local_global", "radius": 4},
 }
-
-
-def judge(model: SparseBert, length: int) -> float:
-    """Mean loss in nats of hidden tokens, 15 % of them, in the first windows of the held-out speeches."""
-    text = speech_windows("validation", length)[: JUDGED // length].to(model.embedding.weight.device)
-    return masked_losses(model, text, model.config.vocab_size, 0.15, SEED_OF_HELD_OUT, batch_size=1).mean().item()
 
 
 class Watch:
@@ -49,7 +41,8 @@ class Watch:
         if self.begun is not None:
             self.seconds.append(now - self.begun)
         if step in self.due:
-            self.validation[f"validation_{self.due[step]}"] = judge(model, self.length)  # type: ignore[arg-type]
+            loss = validation_loss(model, self.length, JUDGED, batch_size=1)  # type: ignore[arg-type]
+            self.validation[f"validation_{self.due[step]}"] = loss
         self.begun = time.process_time()
 
 

@@ -1,14 +1,12 @@
 """What the studies of masked language models share: a SparseBert on the speeches, judged on held-out ones."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from course_lib.experiments.language import optimise, windows
-from course_lib.experiments.norm_placement import thinned
+from course_lib.experiments.language import judged, optimise, windows
 from course_lib.experiments.study import Outcome
 from course_lib.masking import masked_batches, masked_loss, masked_losses
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
@@ -66,10 +64,14 @@ def fit(model: SparseBert, config: Config, seed: int, stop_at: int | None = None
     return optimise(model, batches, masked_loss, config, seed, stop_at, **options)
 
 
-def validation_loss(model: SparseBert, length: int, rate: float = 0.15) -> float:
-    """Mean loss in nats of hidden tokens of the held-out speeches, BERT's 15 % of them, in windows of `length`."""
-    held_out = speech_windows("validation", length).to(model.embedding.weight.device)
-    return masked_losses(model, held_out, model.config.vocab_size, rate, SEED_OF_HELD_OUT).mean().item()
+def validation_loss(model: SparseBert, length: int, tokens: int | None = None, batch_size: int = 8) -> float:
+    """Mean loss in nats of hidden tokens of the held-out speeches, BERT's 15 % of them, in windows of `length`.
+
+    `tokens` takes the first windows only, so many tokens of them; None takes all.
+    """
+    text = speech_windows("validation", length)[: None if tokens is None else tokens // length]
+    text = text.to(model.embedding.weight.device)
+    return masked_losses(model, text, model.config.vocab_size, 0.15, SEED_OF_HELD_OUT, batch_size).mean().item()
 
 
 def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options: Any) -> tuple[SparseBert, Outcome]:
@@ -77,15 +79,7 @@ def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options:
     arm = Config(**config)
     model = model_of(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False, **options)
-    last = history.column("loss")[-20:]
-    metrics: dict[str, float | None] = {
-        "diverged": float(history.diverged),
-        "final_loss": sum(last) / len(last),
-        "validation_loss": validation_loss(model, arm.length),
-    }
-    if history.diverged or not math.isfinite(metrics["validation_loss"] or math.nan):
-        metrics |= {"final_loss": None, "validation_loss": None}
-    return model, Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
+    return model, judged(model, history, validation_loss(model, arm.length))
 
 
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:

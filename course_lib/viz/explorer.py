@@ -23,6 +23,7 @@ from course_lib.viz.attention_maps import AttentionMaps, Selection, visible
 from course_lib.viz.attention_plot import plot_maps
 from course_lib.viz.model_maps import maps_of
 from course_lib.viz.plots import OKABE_ITO
+from course_lib.viz.widgets import sentence_of
 
 Compute = Callable[[str], AttentionMaps]
 _HERE = Path(__file__).parent
@@ -148,8 +149,7 @@ class AttentionExplorer(anywidget.AnyWidget):
             if not isinstance(maps, AttentionMaps):
                 raise ValueError(f"compute returned a {type(maps).__name__}; needed are AttentionMaps")
         except Exception as error:  # a widget's traceback ends in a log that nobody reads
-            said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            self._answer = {"text": self.text, "error": said or type(error).__name__}
+            self._answer = {"text": self.text, "error": sentence_of(error) or type(error).__name__}
             return
         layers, heads, n_queries, _ = maps.weights.shape
         with self.hold_sync():  # one message, so that the browser never sees the new maps under an old selection

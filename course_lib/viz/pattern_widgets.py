@@ -13,7 +13,7 @@ from course_lib.viz.complexity import Complexity, measure_complexity, plot_compl
 from course_lib.viz.pattern_choice import KINDS
 from course_lib.viz.pattern_plots import plot_pattern_frame
 from course_lib.viz.patterns import Measure, PatternFrame, pattern_frame, quick
-from course_lib.viz.widgets import ERROR_RED, Explorer
+from course_lib.viz.widgets import ERROR_RED, Explorer, sentence_of
 
 PLACES = tuple(range(0, 256, 32))  # that may be made global
 
@@ -134,8 +134,7 @@ class ComplexityWidget(widgets.VBox):
             self._picture.value = png(self.figure())
         except Exception as error:  # a widget's traceback ends in a log that nobody reads
             self.measured, self._progress.value = before, 0
-            text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            self._caption.value = f'<b style="color:{ERROR_RED}">{html.escape(text)}</b>'
+            self._caption.value = f'<b style="color:{ERROR_RED}">{html.escape(sentence_of(error))}</b>'
         else:
             self._say("Solid: measured on this machine. Dashed: recorded.")
         finally:  # after a keyboard interrupt too

@@ -20,6 +20,11 @@ from course_lib.viz.sampling import NextToken, next_token, plot_next_token
 ERROR_RED = "#a00"
 
 
+def sentence_of(error: Exception) -> str:
+    """What a reader of a widget is told of an error: a ValueError is a sentence, others need their name."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
 class Described(Protocol):
     """What `compute` returns: arrays that can also say in one line what they hold."""
 
@@ -78,7 +83,7 @@ class Explorer(widgets.VBox):
             shown = self._compute(**self.params)
             picture, text = png(self._plot(shown)), shown.text()
         except Exception as error:  # a widget's traceback ends in a log that nobody reads
-            self._refusal = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            self._refusal = sentence_of(error)
             self._caption.value = f'<b style="color:{ERROR_RED}">{html.escape(self._refusal)}</b>'
         else:
             self.shown, self._refusal, self._picture.value = shown, None, picture
