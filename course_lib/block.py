@@ -7,16 +7,18 @@ from torch import Tensor, nn
 from course_lib.attention.kv_cache import Cache
 from course_lib.attention.multi_head import MultiHeadAttention
 
-PLACEMENTS = ("pre", "post")
+PLACEMENTS = ("pre", "post", "parallel")
 
 
 class TransformerBlock(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)) for "pre"; norm(x + f(x)) for both parts with "post".
 
+    "parallel" is x + attention(norm(x)) + mlp(norm(x)), each with its own norm: both parts read the same stream.
     x (B, T, C) -> (B, T, C). The parts are built outside; `norms` are two modules (B, T, C) -> (B, T, C). `dropout`
     acts on what each part adds to the stream. Raises ValueError for an unknown placement, or not exactly two norms.
     Sources: Vaswani et al. 2017, section 3.1 (post); Radford et al. 2019, "Language Models are Unsupervised Multitask
-    Learners", section 2.3 (pre); Xiong et al. 2020 compares them.
+    Learners", section 2.3 (pre); Xiong et al. 2020 compares them; Black et al. 2022, "GPT-NeoX-20B", section 2.1
+    (parallel, which Wang and Komatsuzaki's GPT-J introduced).
     """
 
     def __init__(
@@ -43,5 +45,8 @@ class TransformerBlock(nn.Module):
         if self.placement == "pre":
             x = x + self.dropout(self.attention(self.attention_norm(x), **given))
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        if self.placement == "parallel":
+            written = self.dropout(self.attention(self.attention_norm(x), **given))
+            return x + written + self.dropout(self.mlp(self.mlp_norm(x)))
         x = self.attention_norm(x + self.dropout(self.attention(x, **given)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))

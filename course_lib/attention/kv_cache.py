@@ -1,5 +1,7 @@
 """Keys and values of tokens that were already seen, so that generating a token does not compute them again."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -96,3 +98,13 @@ def check_like(name: str, new: Tensor, held: Tensor) -> None:
 
 
 Cache = KVCache | WindowKVCache
+
+
+def cached_length(caches: Sequence[Cache] | None, n_blocks: int) -> int:
+    """How many tokens are in the caches of a model, 0 without; ValueError unless each block has one, equally full."""
+    if caches is None:
+        return 0
+    lengths = [cache.length for cache in caches]
+    if len(lengths) != n_blocks or len({id(cache) for cache in caches}) != n_blocks or len(set(lengths)) > 1:
+        raise ValueError(f"caches: of lengths {lengths}; needed are {n_blocks} equally full ones, one for each block")
+    return lengths[0]

@@ -36,8 +36,12 @@ def attention(
         # The kernel knows the plain triangle, and skips the half above it.
         counted = q_pos is None and k_pos is None and q.shape[-2] == k.shape[-2]
         triangle = isinstance(mask, Pattern) and mask == causal  # not `is`: a copied model has a copy of the pattern
-        if triangle and counted and key_mask is None and position is None:
-            return _kernel(q, k, v, scale, is_causal=True)
+        if triangle and counted and key_mask is None:
+            ready = prepare(q, k, v, None, None, position, None, None)
+            if ready.bias is None and ready.score is None:
+                return _kernel(ready.q, ready.k, v, scale, is_causal=True)
+            pos = torch.arange(q.shape[-2], device=q.device)
+            return _fused(v, ready._replace(allowed=causal.dense(pos, pos)), scale)
         return _fused(v, prepare(q, k, v, mask, key_mask, position, q_pos, k_pos), scale)
     ready = prepare(q, k, v, mask, key_mask, position, q_pos, k_pos)
     wide = torch.promote_types(q.dtype, torch.float32)  # a logit of 20 in bfloat16 is off by 0.06, its weight by 6 %

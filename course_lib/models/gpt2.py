@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.attention.kv_cache import Cache, KVCache
+from course_lib.attention.kv_cache import Cache, KVCache, cached_length
 from course_lib.attention.masks import causal
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
 from course_lib.block import PLACEMENTS, TransformerBlock
@@ -30,7 +30,7 @@ class GPT2Config:
     n_layers: int = 6
     d_ff: int | None = None  # None: 4 d_model
     dropout: float = 0.0  # of the embeddings and of what each part adds to the stream
-    placement: str = "pre"  # of the norms; "post" is the order of the first transformer
+    placement: str = "pre"  # of the norms; "post" is the order of the first transformer, "parallel" that of GPT-NeoX
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +63,7 @@ class GPT2(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layers))
         # A post-norm stream is normalised already.
-        self.final_norm = _norm(config) if config.placement == "pre" else nn.Identity()
+        self.final_norm = nn.Identity() if config.placement == "post" else _norm(config)
         shrink = 1 / math.sqrt(2 * config.n_layers)
         init_weights(self, config.seed, gains={"blocks.*.attention.out_proj": shrink, "blocks.*.mlp.down": shrink})
 
@@ -71,7 +71,7 @@ class GPT2(nn.Module):
         """ids (B, T) -> logits (B, T, V); with caches, one a block, ids are new tokens after those already in them."""
         if ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
             raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; needed is int64 or int32 (B, T)")
-        begin = 0 if caches is None else self._length(caches)
+        begin = cached_length(caches, len(self.blocks))
         end, last = begin + ids.shape[1], self.config.max_positions
         if end > last:
             raise ValueError(
@@ -82,12 +82,6 @@ class GPT2(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x, cache=caches[i] if caches else None)
         return F.linear(self.final_norm(x), self.embedding.weight)  # (B, T, V)
-
-    def _length(self, caches: Sequence[Cache]) -> int:
-        lengths, n = [cache.length for cache in caches], len(self.blocks)
-        if len(lengths) != n or len({id(cache) for cache in caches}) != n or len(set(lengths)) > 1:
-            raise ValueError(f"caches: of lengths {lengths}; needed are {n} equally full ones, one for each block")
-        return lengths[0]
 
     def new_caches(self) -> list[KVCache]:
         """An empty cache for each block, with room for max_positions tokens."""

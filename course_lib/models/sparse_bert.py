@@ -16,10 +16,10 @@ from course_lib.block import PLACEMENTS, TransformerBlock
 from course_lib.init import init_weights, seed_of
 from course_lib.mlp import MLP
 from course_lib.norms import LayerNorm, fused_layer_norm
-from course_lib.positions import LearnedPosition, Position, SinusoidalPosition
+from course_lib.positions import LearnedPosition, Position, RotaryPosition, SinusoidalPosition
 
 PATTERNS = ("full", "local", "local_global", "bigbird")
-POSITIONS = ("sinusoidal", "learned", "none")
+POSITIONS = ("sinusoidal", "learned", "rope", "none")
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class SparseBertConfig:
     n_random: int = 2  # blocks of keys for each block of queries, in "bigbird"
     random_per_layer: bool = True  # each layer draws its own
     position: str = "sinusoidal"
+    rope_theta: float = 10000.0  # of "rope", which turns all channels of a head
     dropout: float = 0.0  # of the embeddings and of what each part adds to the stream
     placement: str = "pre"  # of the norms
     seed: int = 0
@@ -80,7 +81,7 @@ class SparseBert(nn.Module):
         self.embedding_norm = _norm(config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config, layer) for layer in range(config.n_layers))
-        self.final_norm = _norm(config) if config.placement == "pre" else nn.Identity()
+        self.final_norm = nn.Identity() if config.placement == "post" else _norm(config)
         self.head = nn.Linear(config.d_model, config.d_model)
         self.head_norm = _norm(config)
         init_weights(self, config.seed)
@@ -149,21 +150,27 @@ def _norm(config: SparseBertConfig) -> LayerNorm:
 def _position(config: SparseBertConfig) -> Position:
     if config.position == "learned":
         return LearnedPosition(config.max_positions, config.d_model)
+    if config.position == "rope":
+        return RotaryPosition(config.d_model // config.n_heads, config.rope_theta)
     # As large as the embeddings are at the start: 0.02. Larger ones drown the tokens, and training stands still.
     return SinusoidalPosition(config.d_model, 0.02 * 2**0.5) if config.position == "sinusoidal" else Position()
 
 
 def _attention(config: SparseBertConfig, layer: int) -> MultiHeadAttention:
     sizes = (config.d_model, config.n_heads)
+    position = _position(config) if config.position == "rope" else None  # the others act before the first block
     if config.pattern == "full":
-        return MultiHeadAttention(*sizes)
+        return MultiHeadAttention(*sizes, position=position)
     if config.pattern == "local":
-        return MultiHeadAttention(*sizes, attention_fn=partial(local_attention, radius=config.radius))
+        near = partial(local_attention, radius=config.radius)
+        return MultiHeadAttention(*sizes, position=position, attention_fn=near)
     blocks = None
     if config.pattern == "bigbird":
         n_blocks = -(-config.max_positions // block_of(config.radius))
         blocks = draw_blocks(n_blocks, config.n_random, seed_of(config.seed, layer * config.random_per_layer, "blocks"))
-    return GlobalLocalAttention(*sizes, config.radius, blocks=blocks, separate_global=config.separate_global)
+    return GlobalLocalAttention(
+        *sizes, config.radius, position=position, blocks=blocks, separate_global=config.separate_global
+    )
 
 
 def _block(config: SparseBertConfig, layer: int) -> TransformerBlock:

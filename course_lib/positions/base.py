@@ -52,3 +52,8 @@ def check_positions(name: str, pos: Tensor, length: int | None = None, batch: in
     if not fits or (pos.ndim == 2 and batch is not None and len(pos) not in (1, batch)):
         tokens, rows = ("T" if length is None else length), ("B" if batch is None else batch)
         raise ValueError(f"{name} has shape {tuple(pos.shape)}; needed is ({tokens},) or ({rows}, {tokens})")
+
+
+def distances(q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    """k - q of each pair, negative for keys before the query: q_pos (..., T), k_pos (..., S) -> (..., T, S)."""
+    return k_pos.unsqueeze(-2) - q_pos.unsqueeze(-1)
