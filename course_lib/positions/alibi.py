@@ -21,7 +21,7 @@ def alibi_slopes(n_heads: int, device: torch.device | None = None) -> Tensor:
         raise ValueError(f"n_heads={n_heads}; it must be at least 1")
     power = 2 ** int(math.log2(n_heads))
     exponents = torch.arange(1, power + 1, device=device) / power
-    between = torch.arange(1, 2 * (n_heads - power), 2, device=device) / (2 * power)
+    between = (2 * torch.arange(n_heads - power, device=device) + 1) / (2 * power)
     return 2.0 ** (-8 * torch.cat([exponents, between]))
 
 
