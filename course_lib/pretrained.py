@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from course_lib.models.gpt2 import GPT2, GPT2Config
+from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.paths import verified, whole_or_nothing
@@ -32,6 +33,8 @@ MODELS = {
     "residual-mlp": Origin(ResidualMLP, ResidualMLPConfig, "norm_dynamics", "pre-norm lr=0.001", 0),
     "gpt2-tiny": Origin(GPT2, GPT2Config, "gpt2_tiny", "GPT-2 tiny", 0),
     "sparse-bert-tiny": Origin(SparseBert, SparseBertConfig, "sparse_bert_tiny", "SparseBert tiny", 0),
+    "pythia-rope": Origin(Pythia, PythiaConfig, "positions", "rope", 0),
+    "pythia-sinusoidal": Origin(Pythia, PythiaConfig, "positions", "sinusoidal", 0),
 }
 
 

@@ -18,6 +18,7 @@ STUDIES = (
     "sparse_bert_tiny",
     "retrieval",
     "long_documents",
+    "positions",
 )
 
 
