@@ -64,7 +64,12 @@ def prepare(
     if position is None:
         return Prepared(q, k, allowed, None, None)
     q, k = position.rotate(q, k, q_pos, k_pos)
-    return Prepared(q, k, allowed, position.bias(q_pos, k_pos), position.score(q, q_pos, k_pos))
+    bias, score = position.bias(q_pos, k_pos), position.score(q, q_pos, k_pos)
+    shape = (*q.shape[:3], k.shape[2])  # (B, H, T, S)
+    for name, added in (("bias", bias), ("score", score)):
+        if added is not None and not _broadcasts(added, shape):
+            raise ValueError(f"position: its {name} has shape {tuple(added.shape)}; needed is one for {shape}")
+    return Prepared(q, k, allowed, bias, score)
 
 
 def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -111,6 +116,10 @@ def counted_positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor 
     return q_pos, k_pos
 
 
+def _broadcasts(x: Tensor, shape: tuple[int, ...]) -> bool:
+    return x.ndim <= len(shape) and all(m in (1, n) for m, n in zip(x.shape[::-1], shape[::-1], strict=False))
+
+
 def _dense(q: Tensor, k: Tensor, mask: Mask | None, key_mask: Tensor | None) -> Tensor | None:
     """A mask that is a tensor, and `key_mask`, as one bool tensor; None where neither is there."""
     shape = (*q.shape[:3], k.shape[2])  # (B, H, T, S)
@@ -119,7 +128,7 @@ def _dense(q: Tensor, k: Tensor, mask: Mask | None, key_mask: Tensor | None) -> 
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             raise ValueError(f"mask is {kind_of(mask)}; needed is a Pattern or a bool tensor, True = may attend")
         # Three axes would be read as (H, T, S) where (B, T, S) was meant.
-        if mask.ndim not in (2, 4) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], shape[::-1], strict=False)):
+        if mask.ndim not in (2, 4) or not _broadcasts(mask, shape):
             raise ValueError(f"mask has shape {tuple(mask.shape)}; needed are 2 or 4 axes that broadcast to {shape}")
         allowed = mask
     if key_mask is not None:

@@ -62,6 +62,11 @@ class PythiaConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}")
         if not 0 < self.rotary_pct <= 1:
             raise ValueError(f"rotary_pct={self.rotary_pct}; allowed is above 0 to 1")
+        if self.position == "rope" and (self.rotary_dim < 2 or self.rotary_dim % 2):
+            raise ValueError(
+                f"rotary_pct={self.rotary_pct}: of a head's {self.head_dim} channels {self.rotary_dim} would turn; the "
+                "number must be even and at least 2"
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout}; allowed is 0 to below 1")
         self.scheme()  # refuses what the scheme cannot be
@@ -71,14 +76,18 @@ class PythiaConfig:
         """Channels of a head."""
         return self.d_model // self.n_heads
 
+    @property
+    def rotary_dim(self) -> int:
+        """How many channels of a head "rope" turns."""
+        return int(self.head_dim * self.rotary_pct)
+
     def scheme(self) -> Position:
         """A new module of the positional scheme."""
         match self.position:
             case "rope":
                 return RotaryPosition(
-                    int(self.head_dim * self.rotary_pct), self.rope_theta,
-                    extension=self.rope_extension, factor=self.rope_factor,
-                )  # fmt: skip
+                    self.rotary_dim, self.rope_theta, extension=self.rope_extension, factor=self.rope_factor
+                )
             case "alibi":
                 return AlibiPosition(self.n_heads, UNIFORM_SLOPE if self.alibi_slopes == "uniform" else None)
             case "t5":

@@ -35,6 +35,8 @@ class ShawPosition(Position):
         """q (B, H, T, D), q_pos (T,) or (B, T), k_pos (S,) or (B, S) -> (B, H, T, S)."""
         check_positions("q_pos", q_pos, q.shape[-2], q.shape[0])
         check_positions("k_pos", k_pos)
+        if q.shape[-1] != self.embedding.embedding_dim:
+            raise ValueError(f"q is {q.shape[-1]} wide; the vectors have head_dim={self.embedding.embedding_dim}")
         # Each query meets each vector once; a (T, S, D) tensor of vectors would be the text's length times larger.
         dots = q @ self.embedding.weight.to(q.dtype).T  # (B, H, T, rows)
         row = self.row(distances(q_pos, k_pos)).long().unsqueeze(-3)  # (1, T, S) or (B, 1, T, S)

@@ -105,6 +105,8 @@ class RotaryPosition(Position):
 
     def rotate(self, q: Tensor, k: Tensor, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
         """q (B, H, T, D), k (B, Hkv, S, D) and their positions -> the same, turned."""
+        check_positions("q_pos", q_pos, q.shape[-2], q.shape[0])
+        check_positions("k_pos", k_pos, k.shape[-2], k.shape[0])
         q_angles = self.angles(q_pos).unsqueeze(-3)  # (1, T, pairs) or (B, 1, T, pairs): the same for all heads
         k_angles = q_angles if k_pos is q_pos else self.angles(k_pos).unsqueeze(-3)
         return rotate_pairs(q, q_angles, self.layout), rotate_pairs(k, k_angles, self.layout)
