@@ -65,7 +65,7 @@ def bert_oracle(model: SparseBert) -> Any:
     """A BertForMaskedLM for post-norm, a RobertaPreLayerNormForMaskedLM for pre-norm, with our weights, in eval mode.
 
     Call it with `position_ids=torch.arange(T)[None]`: RoBERTa would count from its padding. Raises ValueError for what
-    they do not have: a pattern other than "full", positions that are not learned.
+    they do not have: a pattern other than "full", positions that are not learned, parallel blocks.
     """
     from transformers import (
         BertConfig,
@@ -75,9 +75,10 @@ def bert_oracle(model: SparseBert) -> Any:
     )
 
     config = model.config
-    if config.pattern != "full" or config.position != "learned":
+    if config.pattern != "full" or config.position != "learned" or config.placement not in _STEM:
         raise ValueError(
-            f"pattern={config.pattern!r}, position={config.position!r}: BERT sees all, and its positions are learned"
+            f"pattern={config.pattern!r}, position={config.position!r}, placement={config.placement!r}: BERT sees all, "
+            "its positions are learned, and its blocks are post-norm or pre-norm"
         )
     sizes: dict[str, Any] = {
         "vocab_size": config.vocab_size, "max_position_embeddings": config.max_positions,

@@ -120,10 +120,12 @@ def test_the_oracle_is_theirs_with_a_copy_of_our_weights(placement):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"pattern": "local"}, "pattern='local', position='learned': BERT sees all, and its positions are learned"),
+        ({"pattern": "local"}, "pattern='local', position='learned', placement='pre': BERT sees all, its positions are"),
         ({"pattern": "bigbird"}, "pattern='bigbird'"),
         ({"position": "sinusoidal"}, "pattern='full', position='sinusoidal'"),
         ({"position": "none"}, "position='none'"),
+        ({"position": "rope", "d_model": 24}, "position='rope'"),
+        ({"placement": "parallel"}, "placement='parallel'"),
     ],
 )
 def test_what_has_no_oracle_says_so(fields, words):
