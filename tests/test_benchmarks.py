@@ -15,7 +15,7 @@ from torch import nn
 from benchmarks import __main__ as cli
 from benchmarks import flops, measure, report, timing
 from benchmarks.case import AGAIN, CASES, Case, Race, get_case
-from benchmarks.cases import decoding, gpt2_step, norms, training_step
+from benchmarks.cases import decoding, norms, training_step
 from benchmarks.flops import Product, count_flops, fastest_product, share_of_peak
 from benchmarks.measure import PEAK, Disagreement, check_agreement, race_rows
 from benchmarks.timing import Ratio, difference, ratio, take_turns
@@ -298,11 +298,12 @@ def test_a_rivals_copy_is_its_own(name):
             assert all(tensor is parameters[key] for key, tensor in copy.compared.items())
 
 
-STEPS = ("training_step", "gpt2_step")
+STEPS = ("training_step", "gpt2_step", "pythia_step")
 SMALL = {
     "norms": {"shape": [2, 5, 12]},
     "training_step": {"d_model": 8, "d_ff": 12, "n_layers": 3, "batch": 6},
     "gpt2_step": {"vocab_size": 11, "d_model": 8, "n_heads": 2, "n_layers": 2, "batch": 3, "length": 5},
+    "pythia_step": {"vocab_size": 11, "d_model": 16, "n_heads": 2, "n_layers": 2, "batch": 3, "length": 5},
     "decoding": {"d_model": 64, "batch": 2, "length": 7},
     "local": {"length": 96, "radius": 6, "head_dim": 4},
 }
@@ -446,15 +447,20 @@ def test_another_network_is_refused(setting, monkeypatch):
         check_agreement(training_step.race(setting, CPU))
 
 
-GPT2_SETTINGS = small("gpt2_step").settings
+LANGUAGE_STEPS = [
+    pytest.param(name, setting, id=f"{name} {setting['dtype']}")
+    for name in ("gpt2_step", "pythia_step")
+    for setting in small(name).settings
+]
 
 
-@pytest.mark.parametrize("setting", GPT2_SETTINGS, ids=lambda s: s["dtype"])
-def test_the_gpt2_step_counts_its_products_and_moves(setting):
-    race = gpt2_step.race(setting, CPU)
-    c, n, b, t, v = 8, 2, 3, 5, 11
+@pytest.mark.parametrize(("name", "setting"), LANGUAGE_STEPS)
+def test_a_step_of_a_language_model_counts_its_products_and_moves(name, setting):
+    race = get_case(name).race(setting, CPU)
+    (ours,) = race.ours.values()
+    c, n, b, t, v = setting["d_model"], 2, 3, 5, 11
     assert race.model_flops == 3 * 2 * (b * t * (n * 12 * c * c + c * v) + n * 2 * b * t * t * c)
-    for name, run in {**race.rivals, **race.ours}.items():
+    for run in [*race.rivals.values(), ours]:
         assert run.model.training
         assert [m.p for m in run.model.modules() if isinstance(m, nn.Dropout) and m.p > 0] == []
         run.forward_backward()
@@ -462,27 +468,30 @@ def test_the_gpt2_step_counts_its_products_and_moves(setting):
         run.forward_backward()
         assert grad_norm(run.model) == norm > 0  # a second pass starts from zero
         compared = set(run())
-        ours = dict(race.ours["GPT2"].model.named_parameters())
-        wanted = {key for key, p in ours.items() if race.dtype == torch.float32 or p.ndim > 1}
-        assert compared == {"loss"} | {key for key in wanted if not key.endswith("k_proj.bias")}, name
+        wanted = {key for key, p in ours.model.named_parameters() if race.dtype == torch.float32 or p.ndim > 1}
+        assert compared == {"loss"} | {key for key in wanted if not key.endswith("k_proj.bias")}
         losses = [run()["loss"].item() for _ in range(5)]
         assert losses[-1] < losses[0]
-    implementations = [race.rivals[name].model.model.config._attn_implementation for name in race.rivals]
+    implementations = [race.rivals[rival].model.model.config._attn_implementation for rival in race.rivals]
     assert implementations == ["sdpa", "eager"]
     assert list(race.rivals) == ["transformers, sdpa", "transformers, eager"]
 
 
-@pytest.mark.parametrize("setting", GPT2_SETTINGS, ids=lambda s: s["dtype"])
-@pytest.mark.parametrize("wrong", ["no mask", "another activation", "no position"])
-def test_another_gpt2_is_refused(wrong, setting):
-    race = gpt2_step.race(setting, CPU)
-    model = race.ours["GPT2"].model
+@pytest.mark.parametrize(("name", "setting"), LANGUAGE_STEPS)
+@pytest.mark.parametrize("wrong", ["no mask", "another activation", "no position", "another placement"])
+def test_another_language_model_is_refused(wrong, name, setting):
+    race = get_case(name).race(setting | {"length": 30}, CPU)
+    model = next(iter(race.ours.values())).model
     for block in model.blocks:
         if wrong == "no mask":
             block.attention.mask = None
         if wrong == "another activation":
             block.mlp.act = torch.relu
-    if wrong == "no position":
+        if wrong == "no position":
+            block.attention.position = None
+        if wrong == "another placement":
+            block.placement = {"pre": "parallel", "parallel": "pre"}[block.placement]
+    if wrong == "no position" and name == "gpt2_step":
         model.position.embedding.weight.data.zero_()
     with pytest.raises(Disagreement):
         check_agreement(race)
