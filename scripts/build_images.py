@@ -1,4 +1,4 @@
-"""Draw the pictures of README again: `make images`. They come from recorded runs and data: this takes seconds."""
+"""Draw the pictures of README and lessons again: `make images`. They come from recorded runs: this takes seconds."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +14,8 @@ from course_lib.viz.lesson_map import plot_lesson_map
 from course_lib.viz.model_maps import maps_of
 from course_lib.viz.norms import norm_frame, plot_norm_frames
 from course_lib.viz.plots import use_house_style
+from course_lib.viz.rope import example_vectors
+from course_lib.viz.rope_motion import rope_figures, rope_steps
 
 IMAGES = shipped("data").parent / "images"
 PAIR = ("pre-norm lr=0.01", "post-norm lr=0.01")
@@ -43,6 +45,7 @@ def main() -> None:
     steps = traces[PAIR[0]]["steps"].tolist()
     frames = (plot_norm_frames([norm_frame(traces, name, layer=5, step=step) for name in PAIR]) for step in steps)
     gif(frames, IMAGES / "layernorm_dynamics.gif")
+    gif(rope_figures(rope_steps(*example_vectors())), IMAGES / "rope.gif", seconds=0.5, colors=128)
     with whole_or_nothing(IMAGES / "lesson_map.png") as path:
         path.write_bytes(png(plot_lesson_map()))
     with whole_or_nothing(IMAGES / "emoji10.png") as path:

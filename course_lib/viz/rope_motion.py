@@ -32,7 +32,7 @@ class RopeStep:
 
 
 def rope_steps(
-    q: np.ndarray, k: np.ndarray, *, length: int = 24, back: int = BACK, pairs: Sequence[int] = (0, 1, 2, 4),
+    q: np.ndarray, k: np.ndarray, *, length: int = 29, back: int = BACK, pairs: Sequence[int] = (0, 1, 2, 4),
     theta: float = 10000.0,
 ) -> list[RopeStep]:  # fmt: skip
     """The same query and key (head_dim,) at each place m of a text, key at m - back, from m = back on.
@@ -60,7 +60,7 @@ def plot_rope_step(step: RopeStep) -> Figure:
         reach = 1.35 * float(max(np.linalg.norm(frame.q[pair]), np.linalg.norm(frame.k[pair])))
         draw_pair(ax, frame, pair, arcs=False, reach=reach)
         ax.set(xticks=[], yticks=[])
-        name = f"pair {pair}: {tokens(frame.wavelengths[pair])} tokens"
+        name = f"pair {pair}: turns in {tokens(frame.wavelengths[pair])} tokens"
         ax.set_title(name, fontsize="small", fontweight="normal", loc="center")
         ax.set_xlabel(f"score {frame.scores[pair]:+.2f}", color=SCORE, fontsize="small")
     ax = middle.subplots()
