@@ -61,6 +61,11 @@ def test_higher_pairs_turn_slower(pairs, theta, extension, factor):
         assert torch.allclose(frequencies, plain * steps, rtol=1e-4)
 
 
+def test_a_single_pair_is_the_first_one():
+    assert rope_frequencies(2, extension="ntk", factor=4.0).tolist() == [1.0]
+    assert rope_frequencies(2, extension="interpolate", factor=4.0).tolist() == [0.25]
+
+
 @pytest.mark.parametrize("factor", [2.0, 4.0, 10.0])
 def test_interpolated_angles_are_those_of_nearer_places(factor):
     pos, q = torch.arange(0, 50), heads(50, 50)[0]
