@@ -69,6 +69,10 @@ def test_the_triangle_is_the_mask_and_the_explicit_sum(name, n_kv, length):
     for got in results[1:]:
         assert_equal(got, results[0])
     assert all(gradient.any() for gradient in results[0][4:]) or length == 1
+    keys = torch.rand(2, length) < 0.5
+    padded = [attention(*leaves, position=position, key_mask=keys, **way) for way in ways[:3]]
+    for got in padded[1:]:
+        assert_equal([got], padded[:1])
 
 
 @pytest.mark.parametrize("name", SCHEMES)

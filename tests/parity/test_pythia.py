@@ -147,7 +147,7 @@ def test_in_bfloat16_the_error_is_at_most_twice_theirs(placement, rotary_pct, at
     assert 0 < error(ours, got) <= 2 * error(theirs, other)
 
 
-@pytest.mark.parametrize("name", ["a quarter turns", "pre", "interpolated"])
+@pytest.mark.parametrize("name", ["a quarter turns", "pre", "narrow mlp", "interpolated"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_oracle_is_theirs_with_our_weights(dtype, name):
     config = of(name, dropout=0.2)
