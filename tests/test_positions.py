@@ -160,7 +160,7 @@ Q, POS = torch.zeros(2, H, 5, D), torch.arange(5)
         (lambda: AlibiPosition(2).bias(POS.float(), POS), "q_pos is torch.float32"),
         (lambda: AlibiPosition(2).bias(POS, POS[None, None]), "k_pos has shape (1, 1, 5); needed is (T,) or (B, T)"),
         (lambda: attention(Q, Q, Q, position=AlibiPosition(3)), "position: its bias has shape (3, 5, 5)"),
-        (lambda: attention(Q, Q, Q, position=FiveAxes()), "position: its bias has shape (1, 2, 2, 5, 5); needed is one"),
+        (lambda: attention(Q, Q, Q, position=FiveAxes()), "position: its bias has shape (1, 2, 2, 5, 5)"),
         (lambda: T5Position(0), "n_heads=0"),
         (lambda: T5Position(2, 2), "n_buckets=2; needed are 4 or more, even if bidirectional"),
         (lambda: T5Position(2, 9), "n_buckets=9"),
