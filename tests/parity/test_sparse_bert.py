@@ -120,7 +120,7 @@ def test_the_oracle_is_theirs_with_a_copy_of_our_weights(placement):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"pattern": "local"}, "pattern='local', position='learned', placement='pre': BERT sees all, its positions are"),
+        ({"pattern": "local"}, "pattern='local', position='learned', placement='pre': BERT sees all, its positions"),
         ({"pattern": "bigbird"}, "pattern='bigbird'"),
         ({"position": "sinusoidal"}, "pattern='full', position='sinusoidal'"),
         ({"position": "none"}, "position='none'"),
