@@ -183,13 +183,8 @@ def _plain_ticks(ax: Axes, length: int) -> None:
     ax.set_xticks(ticks, labels=[f"{tick:,}" for tick in ticks])
     low, high = ax.get_ylim()
     span = high / low
-    steps = (
-        (1, 2, 5)
-        if span > 8
-        else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-        if span > 1.5
-        else tuple(np.arange(10, 100) / 10)
-    )
+    few, some, many = (1, 2, 5), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10)
+    steps = few if span > 8 else some if span > 1.5 else many
     levels = [float(m * 10.0**e) for e in range(-2, 8) for m in steps if low <= m * 10.0**e <= high]
     ax.set_yticks(levels, labels=[f"{level:,.3g}" if level < 100 else f"{level:,.0f}" for level in levels])
     ax.minorticks_off()

@@ -134,26 +134,17 @@ def draw_pair(ax: Axes, frame: RopeFrame, pair: int, *, arcs: bool, reach: float
         (frame.k, frame.k_turned, KEY, "k", frame.k_pos, 0.56),
     )
     for before, after, color, name, place, radius in both:
-        head = {
-            "width": 0.014 * reach,
-            "head_width": 0.1 * reach,
-            "length_includes_head": True,
-            "color": color,
-            "lw": 0,
-        }
-        ax.arrow(0, 0, *before[pair], alpha=0.28, **head)
-        ax.arrow(0, 0, *after[pair], **(head | {"width": 0.035 * reach}))
-        ax.text(*(1.14 * after[pair]), name, color=color, ha="center", va="center", fontweight="bold")
+        for (x, y), alpha, width in ((before[pair], 0.28, 0.014), (after[pair], 1.0, 0.035)):
+            ax.arrow(0, 0, x, y, alpha=alpha, width=width * reach, head_width=0.1 * reach, length_includes_head=True,
+                     color=color, lw=0)  # fmt: skip
+        ax.text(1.14 * x, 1.14 * y, name, color=color, ha="center", va="center", fontweight="bold")
         if arcs:
             start, angle = np.degrees(np.arctan2(*before[pair][::-1])), 360 * place / frame.wavelengths[pair]
             size = 2 * radius * reach / 1.25
             turns, rest = divmod(angle, 360.0)
             ax.add_patch(Arc((0, 0), size, size, theta1=start, theta2=start + rest, color=color, lw=1.4))
-            said = (
-                f"{name}: {rest:.0f}°"
-                if not turns
-                else f"{name}: {turns:.0f} turn{'s' if turns > 1 else ''} + {rest:.0f}°"
-            )
+            whole = f"{turns:.0f} turn{'s' if turns > 1 else ''} + " if turns else ""
+            said = f"{name}: {whole}{rest:.0f}°"
             ax.annotate(said, (0.02, 0.99 if name == "q" else 0.91), xycoords="axes fraction", color=color, va="top",
                         fontsize="small")  # fmt: skip
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")

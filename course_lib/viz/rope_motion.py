@@ -37,8 +37,11 @@ def rope_steps(
 ) -> list[RopeStep]:  # fmt: skip
     """The same query and key (head_dim,) at each place m of a text, key at m - back, from m = back on.
 
-    Raises ValueError for a back that is not from 1 to length - 2, and as `rope_frame` does.
+    Four `pairs` are drawn. Raises ValueError for a back that is not from 1 to length - 2, other numbers of pairs or
+    pairs that are not there, and as `rope_frame` does.
     """
+    if len(pairs) != 4 or not all(0 <= pair < len(q) // 2 for pair in pairs):
+        raise ValueError(f"pairs={tuple(pairs)}; needed are four, from 0 to {len(q) // 2 - 1}")
     if not 1 <= back <= length - 2:
         raise ValueError(f"back={back}; allowed is 1 to {length - 2}, with length={length}")
     position, places = RotaryPosition(len(q), theta), np.arange(length)
@@ -61,7 +64,7 @@ def plot_rope_step(step: RopeStep) -> Figure:
         draw_pair(ax, frame, pair, arcs=False, reach=reach)
         ax.set(xticks=[], yticks=[])
         name = f"pair {pair}: turns in {tokens(frame.wavelengths[pair])} tokens"
-        ax.set_title(name, fontsize="small", fontweight="normal", loc="center")
+        ax.set_title(name, fontsize="x-small", fontweight="normal", loc="center")
         ax.set_xlabel(f"score {frame.scores[pair]:+.2f}", color=SCORE, fontsize="small")
     ax = middle.subplots()
     _draw_so_far(ax, step)

@@ -86,10 +86,11 @@ def _draw_dots(ax: Axes, view: SinusoidView) -> None:
     for i, (place, row) in enumerate(zip(view.places, view.dots, strict=True)):
         thin = (x + i * length // 24) % max(1, length // 12) == 0  # or the marks would hide each other
         ax.plot(x[thin], row[thin], MARKS[i % len(MARKS)], ms=5, mfc="none", color=OKABE_ITO[i], label=f"i = {place}")
-    curve = np.nanmean(view.dots, 0)
-    ax.plot(x, curve, color=GREY, lw=0.8, zorder=0)
+    known = np.isfinite(view.dots).any(0)
+    curve = np.nanmean(view.dots[:, known], 0)
+    ax.plot(x[known], curve, color=GREY, lw=0.8, zorder=0)
     ax.set(title="dot product: falls, then wobbles", xlabel="distance j - i (tokens)", ylabel="dot product of i and j")
-    ax.set_ylim(min(0.0, float(np.nanmin(curve))) - 1, 1.25 * float(np.nanmax(curve)))
+    ax.set_ylim(min(0.0, float(curve.min())) - 1, 1.25 * float(curve.max()))
     ax.legend(frameon=False, fontsize="small", ncols=3, loc="upper center", handletextpad=0.1, columnspacing=0.8)
 
 
