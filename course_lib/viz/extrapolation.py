@@ -127,7 +127,7 @@ def plot_growth(
 
 def _draw(found: ByPosition, first: int, colors: Mapping[str, str] | None) -> tuple[Figure, Axes]:
     """The lines of the bins from the position `first` on, their names, and the trained length."""
-    figure, axes = new_figure(size=(9.0, 4.8))
+    figure, axes = new_figure(size=(8.4, 4.2))
     ax, length = axes[0, 0], int(found.edges[-1])
     lines = _lines(found, found.edges[1:] >= first, colors)
     ax.set(xscale="log", yscale="log", xlabel="position in the text (tokens; points are middles of bins)")
@@ -173,7 +173,7 @@ def _finding(found: ByPosition) -> str:
 
 def _headline(figure: Figure, found: ByPosition, text: str) -> None:
     counts = sorted(set(found.seeds.values()))
-    note = f"mean and range of {' or '.join(map(str, counts))} seed{'s' if counts != [1] else ''}"
+    note = "one seed" if counts == [1] else f"mean and range of {' or '.join(map(str, counts))} seeds"
     figure.suptitle(f"{text}\n({note})", x=0.01, ha="left", fontweight="bold", fontsize="medium")
 
 
@@ -184,7 +184,7 @@ def _plain_ticks(ax: Axes, length: int) -> None:
     low, high = ax.get_ylim()
     span = high / low
     few, some, many = (1, 2, 5), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10)
-    steps = few if span > 8 else some if span > 1.5 else many
+    steps = few if span > 8 else some if span > 1.5 else many if span > 1.15 else tuple(np.arange(100, 1000) / 100)
     levels = [float(m * 10.0**e) for e in range(-2, 8) for m in steps if low <= m * 10.0**e <= high]
     ax.set_yticks(levels, labels=[f"{level:,.3g}" if level < 100 else f"{level:,.0f}" for level in levels])
     ax.minorticks_off()

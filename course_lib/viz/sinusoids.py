@@ -89,7 +89,7 @@ def _draw_dots(ax: Axes, view: SinusoidView) -> None:
     known = np.isfinite(view.dots).any(0)
     curve = np.nanmean(view.dots[:, known], 0)
     ax.plot(x[known], curve, color=GREY, lw=0.8, zorder=0)
-    ax.set(title="dot product: falls, then wobbles", xlabel="distance j - i (tokens)", ylabel="dot product of i and j")
+    ax.set(title="it falls, then wobbles", xlabel="distance j - i (tokens)", ylabel="dot product of i and j")
     ax.set_ylim(min(0.0, float(curve.min())) - 1, 1.25 * float(curve.max()))
     ax.legend(frameon=False, fontsize="small", ncols=3, loc="upper center", handletextpad=0.1, columnspacing=0.8)
 
