@@ -69,7 +69,10 @@ def plot_profiles(
         raise ValueError(f"chosen: numbers are { {name: len(row) for name, row in heads.items()} }; needed are as many")
     columns = len(next(iter(heads.values())))
     figure, axes = new_figure(
-        columns + 1, len(models), size=(10.0, 2.9 * len(models) + 0.5), width_ratios=[1.0] * columns + [1.45]
+        columns + 1,
+        len(models),
+        size=(4.0 + 3.0 * columns, 2.6 * len(models) + 0.5),
+        width_ratios=[1.0] * columns + [1.45],
     )
     top = 1.08 * max(float(profile.by_distance[..., : longest + 1].max()) for profile in models.values())
     for row, (name, profile) in zip(axes, models.items(), strict=True):

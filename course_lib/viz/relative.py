@@ -147,7 +147,7 @@ def alibi_curves(n_heads: int, slope: float | None = None, length: int = 128) ->
 
 def plot_alibi(n_heads: int = 4, length: int = 128, uniform: float = UNIFORM_SLOPE) -> Figure:
     """Left: bias of each head against the distance. Right: the factor exp(bias) on the weight. Dashed: one slope."""
-    figure, axes = new_figure(2, size=(10.0, 3.9))
+    figure, axes = new_figure(2, size=(9.2, 3.5))
     curves, one = alibi_curves(n_heads, None, length), alibi_curves(n_heads, uniform, length)
     slopes = -curves.bias[0, :, 1]
     half = np.log(2) / slopes  # tokens after which the factor is 1/2

@@ -54,7 +54,7 @@ def sinusoid_view(d_model: int, length: int = 128, places: tuple[int, ...] | Non
 def plot_sinusoids(view: SinusoidView) -> Figure:
     """Left: all vectors as colours. Middle: some of their sines. Right: dot products against the distance."""
     width = view.table.shape[1]
-    figure, axes = new_figure(3, size=(10.0, 3.7), width_ratios=(1.05, 1.1, 1.05))
+    figure, axes = new_figure(3, size=(9.2, 3.3), width_ratios=(1.05, 1.1, 1.05))
     image = axes[0, 0].imshow(view.table, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
     axes[0, 0].axvline(width / 2 - 0.5, color="black", lw=1)
     axes[0, 0].set(title="a row is a position", xlabel="channel (sines | cosines)", ylabel="position (tokens)")
@@ -125,7 +125,7 @@ def plot_position_similarity(tables: Mapping[str, Similarity], title: str = "") 
     """
     if not 1 <= len(tables) <= 3:
         raise ValueError(f"tables has {len(tables)} entries; allowed are 1 to 3")
-    figure, axes = new_figure(len(tables) + 1, size=(10.0, 3.9 if len(tables) < 3 else 3.4))
+    figure, axes = new_figure(len(tables) + 1, size=(9.2, 3.4 if len(tables) < 3 else 3.4))
     for ax, (name, found) in zip(axes[0], tables.items(), strict=False):
         image = ax.imshow(found.cosine, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         ax.set(title=name, xlabel="position j (tokens)")

@@ -45,7 +45,7 @@ def wavelengths(rotary_dim: int, theta: float = 10000.0, *, trained: int = 128, 
 
 def plot_wavelengths(view: Wavelengths) -> Figure:
     """Left: tokens for a full turn of each pair. Right: how much further the pairs turn in the longer text."""
-    figure, axes = new_figure(2, size=(10.0, 3.9), width_ratios=(1.25, 1))
+    figure, axes = new_figure(2, size=(9.2, 3.5), width_ratios=(1.25, 1))
     left, right = axes[0]
     pair = np.arange(len(view.incomplete))
     target = round(view.trained * view.factor)
