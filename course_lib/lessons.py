@@ -36,7 +36,14 @@ LESSONS = (
         3, "multi_head_attention", "Multi-head attention", "What do the heads of a trained GPT-2 do?", (2,), ready=True
     ),
     Lesson(4, "local_and_global_attention", "Local and global attention", "Can attention cost O(T)?", (3,), ready=True),
-    Lesson(5, "positional_encodings", "Positional encodings", "How does a model know the order of its tokens?", (3,)),
+    Lesson(
+        5,
+        "positional_encodings",
+        "Positional encodings",
+        "How does a model know the order of its tokens?",
+        (3,),
+        ready=True,
+    ),
     Lesson(6, "tokenizer_training", "Tokenizer training", "How is Japanese cut into pieces?"),
     Lesson(7, "vision_transformer", "Vision transformer", "What does a picture look like as tokens?", (3,)),
     Lesson(8, "modernbert_mlm", "ModernBERT MLM", "What does filling gaps teach the attention?", (4, 5, 6)),
