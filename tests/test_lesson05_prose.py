@@ -142,6 +142,7 @@ def test_exercises():
     assert (scheme.WIDTH, scheme.HEADS, scheme.READ, scheme.TRAINED, scheme.BETTER) == (64, 4, 512, 128, 0.98)
     says("a Pythia of width 64 with 4 heads", "does it go on to 512 tokens", "by 2 % or more")
     verdicts = [case.verdict for case in probe._CASES]
-    count, fine = ((["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])[n]
-                   for n in (len(verdicts), verdicts.count("fine")))  # fmt: skip
-    says(f"runs your probe on {count} models. {fine.capitalize()} are right")
+    words = {3: "three", 7: "seven", 8: "eight", 9: "nine", 10: "ten", 11: "eleven", 12: "twelve"}
+    fine, bugs = verdicts.count("fine"), len(verdicts) - verdicts.count("fine")
+    says(f"runs your probe on {words[fine + bugs]} models. {words[fine].capitalize()} are right")
+    says(f"The bugs of the other {words[bugs]} are")
