@@ -11,7 +11,7 @@ from course_lib.exercises import lesson05 as check
 from course_lib.exercises import lesson05_scheme
 from course_lib.experiments import language
 from course_lib.models.pythia import Pythia, PythiaConfig
-from course_lib.positions import Position, RotaryPosition, T5Position
+from course_lib.positions import AlibiPosition, Position, RotaryPosition, T5Position
 from course_lib.positions.absolute import sinusoids
 from course_lib.positions.relative import t5_buckets
 from course_lib.positions.rope import change_layout, rotate_pairs
@@ -117,10 +117,10 @@ def leaks(model, ids, places=None, compare=None, tolerance=1e-4):
     return any(compare(got, whole, t) for got, whole, t in zip(model(changed), model(rows), places, strict=True))
 
 
-def cache_differs(model, ids, size=1, tolerance=1e-3, last=None):
+def cache_differs(model, ids, size=1, tolerance=1e-3, first=0, last=None):
     caches = model.new_caches()
     steps = torch.cat([model(piece, caches=caches) for piece in ids[None].split(size, 1)], 1)
-    return (steps - model(ids[None]))[:, :last].abs().max() > tolerance
+    return (steps - model(ids[None]))[:, first:last].abs().max() > tolerance
 
 
 def verdict(leak=leaks, cache=cache_differs, leak_first=True):
@@ -274,6 +274,8 @@ WRONG = {
         ),
         "at each cached step, \"fine\"": verdict(cache=lambda m, ids: cache_differs(m, ids, size=len(ids))),
         "up to the last": verdict(cache=lambda m, ids: cache_differs(m, ids, last=6)),
+        "One token alone leaks, and you changed": verdict(leak=lambda m, ids: leaks(m, ids, places=[1, 5, 10, len(ids) - 2])),
+        "not of the last": verdict(cache=lambda m, ids: cache_differs(m, ids, first=-1)),
         "The difference is small": verdict(cache=lambda m, ids: cache_differs(m, ids, tolerance=0.5)),
         "returns True; return one of": lambda m, ids: True,
         "returns a Tensor; return one of": lambda m, ids: ids,
@@ -455,6 +457,7 @@ SCHEMES = {
     "must call `super().__init__()` first": lambda d, h: Uninitialised(),
     "changes no hook: it is `none`": lambda d, h: Position(),
     "RotaryPosition is the library's": lambda d, h: RotaryPosition(16),
+    "Renamed is the library's": lambda d, h: type("Renamed", (AlibiPosition,), {})(h),
     "T5Position is the library's": lambda d, h: T5Position(h, bidirectional=False),
     "not `q_pos[:, None]`": lambda d, h: Mine(bias=lambda q, k: -(q[:, None] - k[None]).abs().float()[None]),
     "For places (T,), bias has shape (3, 5)": lambda d, h: Mine(bias=lambda q, k: apart(q, k).squeeze(-3)),
@@ -531,3 +534,13 @@ def test_the_rotation_of_the_checker_is_that_of_the_library():
     x, pos = torch.randn(2, 3, 5, 8), torch.arange(5)
     angles = RotaryPosition(8).angles(pos)
     torch.testing.assert_close(SOLUTIONS.rotate(x, pos, 10000.0), rotate_pairs(x, angles))
+
+
+def test_a_leak_in_long_texts_alone_is_found():
+    class Far(Position):
+        def embed(self, x, pos):
+            return x + 0.5 * torch.roll(x, -1, 1) if x.shape[1] > 20 else x
+
+    result = check.scheme(lambda d, h: Far(), steps=2)
+    assert result.ok is False
+    assert "In a text of 512 tokens the last one changes earlier outputs" in result.message

@@ -180,9 +180,9 @@ def test_without_positions_and_mask_blocks_go_through_a_permutation(placement):
     x, order = torch.randn(2, 9, 8).double(), torch.randperm(9)
     blocks = stack(None)
     assert relative_error(blocks(x[:, order]), blocks(x)[:, order]) < 1e-10
-    for name in set(SCHEMES) - {"none"}:
+    for name in sorted(set(SCHEMES) - {"none"}):
         blocks = stack(scheme(name)[0])
-        assert relative_error(blocks(x[:, order]), blocks(x)[:, order]) > 1e-4, name
+        assert relative_error(blocks(x[:, order]), blocks(x)[:, order]) > 1e-6, name
 
 
 def test_an_encoder_without_positions_reads_a_bag():

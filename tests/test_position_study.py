@@ -112,3 +112,18 @@ def test_the_record_agrees_with_its_tensors(name):
         assert len(tensors["loss_by_position"]) == (128 if run["config"]["position"] == "learned" else 1024)
         for key, value in positions.means(tensors["loss_by_position"], "loss").items():
             assert metrics[key] == (value if value is None else pytest.approx(value, rel=1e-6))
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (lambda: positions.held_out_texts(0), "length=0"),
+        (lambda: positions.held_out_texts(100_000), "length=100000"),
+        (lambda: positions.sliding_losses(positions.model_of(TINY, 0), torch.zeros(1, 65).long(), 31), "length=31"),
+        (lambda: positions.sliding_losses(positions.model_of(TINY, 0), torch.zeros(1, 60).long(), 32), "length=32"),
+        (lambda: positions.extended(positions.model_of(replace(TINY, position="alibi"), 0), "ntk", 8.0), "'alibi'"),
+    ],
+)
+def test_bad_input_names_itself(action, words):
+    with pytest.raises(ValueError, match=words):
+        action()

@@ -9,8 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_lib.attention import MultiHeadAttention, attention
-from course_lib.positions import AlibiPosition, Position, RotaryPosition, ShawPosition, T5Position
+from course_lib.positions import (
+    AlibiPosition,
+    LearnedPosition,
+    Position,
+    RotaryPosition,
+    ShawPosition,
+    SinusoidalPosition,
+    T5Position,
+)
 from course_lib.positions.alibi import alibi_slopes
+from course_lib.positions.rope import rotate_pairs
 from tests.conftest import randomise
 
 H, D = 2, 8
@@ -179,5 +188,21 @@ Q, POS = torch.zeros(2, H, 5, D), torch.arange(5)
     ],
 )  # fmt: skip
 def test_bad_input_names_itself(action, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        action()
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        (lambda: RotaryPosition(4, math.inf), "theta=inf"),
+        (lambda: RotaryPosition(4, extension="ntk", factor=math.inf), "factor=inf"),
+        (lambda: rotate_pairs(torch.ones(1, 4).long(), torch.ones(1, 2)), "x is torch.int64"),
+        (lambda: SinusoidalPosition(8).embed(torch.ones(2, 3, 1), torch.arange(3)), "x has shape (2, 3, 1)"),
+        (lambda: LearnedPosition(9, 8).embed(torch.ones(2, 3, 16), torch.arange(3)), "x has shape (2, 3, 16)"),
+        (lambda: AlibiPosition(2).bias(torch.ones(2, 3).long(), torch.ones(3, 5).long()), "as many rows are needed"),
+    ],
+)
+def test_what_cannot_be_is_named(action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action()

@@ -272,7 +272,7 @@ def config(**fields):
         (lambda: config(d_model=0), "d_model=0; it must be at least 1"),
         (lambda: config(n_heads=3), "n_heads=3 does not divide d_model=8"),
         (lambda: config(pattern="sparse"), "pattern='sparse'; allowed are full, local, local_global, bigbird"),
-        (lambda: config(position="rope"), "position='rope'; allowed are sinusoidal, learned, none"),
+        (lambda: config(position="alibi"), "position='alibi'; allowed are sinusoidal, learned, rope, none"),
         (lambda: config(placement="mid"), "placement='mid'; allowed are pre, post"),
         (lambda: config(dropout=1.0), "dropout=1.0; allowed is 0 to below 1"),
         (lambda: config(dropout=float("nan")), "dropout=nan"),

@@ -133,7 +133,11 @@ def test_alibi_is_a_line_and_a_factor():
     for line, factor in zip(left.lines, right.lines, strict=True):
         assert np.allclose(np.exp(line.get_ydata()), factor.get_ydata())
     assert "slope 1/16" in {text.get_text() for text in left.texts}
-    assert "½ at 11 tokens" in {text.get_text() for text in right.texts}
+    assert "½ at 11.1 tokens" in {text.get_text() for text in right.texts}
+
+
+def test_each_of_many_heads_has_a_line():
+    assert [len(ax.lines) for ax in plot_alibi(32).axes] == [33, 33]
 
 
 def rotated(x, place, theta):

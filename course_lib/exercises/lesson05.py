@@ -98,12 +98,13 @@ def alibi_bias(fn: Callable[[int, Tensor, Tensor], Tensor]) -> str:
     ):
         answer = call(fn, n_heads, q_pos, k_pos)
         _expect_axes(answer, n_heads, len(q_pos), len(k_pos))
+        right, mistakes = _biases(n_heads, q_pos, k_pos)
+        expect_kind(answer, right, case)
         later = (k_pos > q_pos.unsqueeze(-1)).expand(n_heads, -1, -1)
-        if isinstance(answer, Tensor) and later.any() and torch.equal(answer == -torch.inf, later):
+        if later.any() and torch.equal(answer == -torch.inf, later):
             raise Wrong(
                 "Keys after the query get -inf. That is the mask's affair; here the distance counts in both directions."
             )
-        right, mistakes = _biases(n_heads, q_pos, k_pos)
         expect(answer, right, mistakes, what=case)
     return (
         "Right. With 8 heads a key 20 places back loses 10 in the first head, which looks nearby, and 0.08 in the last."

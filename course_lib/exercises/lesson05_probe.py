@@ -65,6 +65,15 @@ class _Late(SinusoidalPosition):
         return super().embed(x, pos + (pos[0] > 0))
 
 
+class _Stumbling(RotaryPosition):
+    """In a cached step at place 9 the query is turned as if it stood at 8."""
+
+    def rotate(self, q: Tensor, k: Tensor, q_pos: Tensor, k_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """As RoPE, but for that query."""
+        wrong = (q_pos == 9) & (q_pos[0] > 0)
+        return super().rotate(q, k, q_pos - wrong.long(), k_pos)
+
+
 def _model(scheme: Position | None = None, mask: Pattern | None = causal, radius: int | None = None) -> Pythia:
     """A Pythia with this scheme and mask; `radius`: its caches forget what is farther back."""
     model = Pythia(SIZES).eval()
@@ -78,6 +87,14 @@ def _model(scheme: Position | None = None, mask: Pattern | None = causal, radius
                 projection.weight.mul_(2)  # attention that is not flat, so that a bug is felt
     if radius is not None:
         model.new_caches = lambda: [WindowKVCache(radius) for _ in model.blocks]  # type: ignore
+    return model
+
+
+def _stumbling() -> Pythia:
+    """The bug is in the last layer: nobody reads what it makes but the logits of that step."""
+    model = _model()
+    attention: Any = model.blocks[-1].attention
+    attention.position = _Stumbling(8)
     return model
 
 
@@ -119,6 +136,14 @@ _CASES = (
         },
     ),
     _Case(
+        "in which one token sees the next one,",
+        lambda: _model(mask=causal | Pattern("one", lambda q_pos, k_pos: (q_pos == 6) & (k_pos == 7))), "leak",
+        {
+            "fine": "One token alone leaks: change each token in turn.",
+            "cache": "One token alone leaks, and you changed others: change each token in turn.",
+        },
+    ),
+    _Case(
         "that takes a part of the mean over the text from its embeddings,", lambda: _model(_Centred()), "leak",
         {"fine": "No mask is wrong here, and each output changes a little: compare numbers, not the likeliest token.",
          "cache": _LEAK_FIRST},
@@ -135,6 +160,10 @@ _CASES = (
         "whose weak waves come one place late in cached steps,", lambda: _model(_Late(32, 0.0005)), "cache",
         {"fine": "The difference is small, yet far above rounding: compare numbers, and allow no more than 1e-3.",
          "leak": _SAME["leak"]},
+    ),
+    _Case(
+        "whose tenth cached step asks from the place of the ninth, while all others are right,", _stumbling, "cache",
+        {"fine": f"Compare the outputs of *all* cached steps, not of the last. {_STEPS}", "leak": _SAME["leak"]},
     ),
 )  # fmt: skip
 

@@ -188,8 +188,10 @@ def injected(fn: Rotate, model: Pythia, windows: Tensor) -> str:
     config = model.config
     if config.position != "rope" or config.rope_extension != "none":
         raise ValueError(f"model: its position is {config.position!r}; needed is 'rope' without an extension")
+    if windows.ndim != 2 or len(windows) < 1 or windows.shape[1] < 2:
+        raise ValueError(f"windows has shape {tuple(windows.shape)}; needed is (N, T + 1) with N and T of 1 or more")
     theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
-    scheme = _Mine(fn, int(config.head_dim * config.rotary_pct), config.rope_theta)
+    scheme = _Mine(fn, config.rotary_dim, config.rope_theta)
     for block in mine.blocks:
         block.attention.position = scheme  # type: ignore[union-attr]
     _expect_cached(mine, theirs, windows[:1, : min(12, config.max_positions)])

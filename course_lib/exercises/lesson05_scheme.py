@@ -1,5 +1,6 @@
 """Check for the open exercise of lesson 05: a positional scheme of one's own, plugged into a decoder and trained."""
 
+import copy
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -32,8 +33,11 @@ def _built(fn: Scheme) -> Position:
         raise Wrong(f"{type(scheme).__name__}.__init__ must call `super().__init__()` first: a Position is a module.")
     if all(getattr(getattr(scheme, hook), "__func__", None) is getattr(Position, hook) for hook in HOOKS):
         raise Wrong(f"Your scheme changes no hook: it is `none`. The four are {', '.join(HOOKS)}.")
-    if type(scheme) in {getattr(positions, name) for name in positions.__all__}:
-        raise Wrong(f"{type(scheme).__name__} is the library's. Write a class of your own, `class Mine(Position):`.")
+    known = {getattr(getattr(positions, name), hook) for name in positions.__all__ for hook in HOOKS}
+    if all(getattr(getattr(scheme, hook), "__func__", None) in known for hook in HOOKS):
+        raise Wrong(
+            f"{type(scheme).__name__} is the library's: all its hooks are. Write one of your own, in a class of yours."
+        )
     return scheme
 
 
@@ -138,11 +142,17 @@ def _expect_decoder(scheme: Position) -> None:
                 f"With a cache, {how}, the logits differ from those of one call by {(steps - whole).abs().max():.2g}. "
                 "A hook may use the numbers in its positions alone: not how many there are, nor the last one."
             )
+    long = torch.randint(50, (1, READ))
+    other = long.clone()
+    other[:, -1] = (long[:, -1] + 1) % 50
     try:
         with learners_code("Your scheme"):
-            logits = model(torch.randint(50, (1, READ)))
+            logits = model(long)
+            leak = (model(other) - logits)[:, :-1].abs().max().item()
     except Wrong as error:
         raise Wrong(f"A text of {READ} tokens: {error} It must go on beyond the {TRAINED} of its training.") from error
+    if leak > 1e-6:
+        raise Wrong(f"In a text of {READ} tokens the last one changes earlier outputs, by up to {leak:.1g}: a leak.")
     if not logits.isfinite().all():
         raise Wrong(f"In a text of {READ} tokens logits are not finite: what grows without end, or is divided by 0?")
 
@@ -167,11 +177,13 @@ def scheme(fn: Scheme, steps: int = 150) -> str:
 
     Two small Pythias are trained for `steps` steps on 128 tokens, one with it and one without any scheme.
     """
-    mine = _built(fn).eval()
+    if steps < 1:
+        raise ValueError(f"steps={steps}; it must be at least 1")
+    mine = copy.deepcopy(_built(fn)).eval()
     with learners_code("The check of your scheme"):
         _expect_hooks(mine)
         _expect_decoder(mine)
-    near, far = perplexities(_built(fn), steps)
+    near, far = perplexities(copy.deepcopy(_built(fn)), steps)  # an instance may be kept outside of fn
     none_near, none_far = perplexities(Position(), steps)
     found = (
         f"After {steps} steps on texts of {TRAINED} tokens the perplexity at places 65 to 128 is {near:.1f}, without a "

@@ -14,6 +14,7 @@ from course_lib.experiments.language import TOKENIZER, judged, next_token_loss, 
 from course_lib.experiments.study import Outcome, Study
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import AlibiPosition
+from course_lib.positions.base import distances
 from course_lib.training import History
 
 READ = 1024  # tokens of the longest text that a trained model is judged on
@@ -52,8 +53,8 @@ class FusedAlibi(AlibiPosition):
         self.swapped = swapped
 
     def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        """q_pos (T,), k_pos (S,) -> (H, T, S)."""
-        later = k_pos > q_pos.unsqueeze(-1)
+        """q_pos (T,) or (B, T), k_pos (S,) or (B, S) -> (H, T, S) or (B, H, T, S); swapped, T must be S."""
+        later = (distances(q_pos, k_pos) > 0).unsqueeze(-3)
         fused = super().bias(q_pos, k_pos).masked_fill(later, -torch.inf)
         return fused.mT if self.swapped else fused
 
@@ -81,7 +82,10 @@ def fit(model: Pythia, config: Config, seed: int, stop_at: int | None = None, **
 
 
 def held_out_texts(length: int = READ) -> Tensor:
-    """Each held-out speech cut into windows (N, length + 1) that end before it does: a window is of one document."""
+    """Each held-out speech cut into windows (N, length + 1) that end before it does: a window is of one document.
+
+    Raises ValueError for a length below 1, or one that no speech has.
+    """
     return _held_out_texts(length).clone()
 
 
@@ -89,7 +93,9 @@ def held_out_texts(length: int = READ) -> Tensor:
 def _held_out_texts(length: int) -> Tensor:
     tokenizer = tokenization.load(TOKENIZER)
     speeches = [torch.tensor(tokenizer.encode(text)) for text in corpora.speeches("validation")["text"]]
-    return torch.cat([speech.unfold(0, length + 1, length) for speech in speeches])
+    if not 1 <= length < max(map(len, speeches)):
+        raise ValueError(f"length={length}; the longest held-out speech has {max(map(len, speeches))} tokens")
+    return torch.cat([speech.unfold(0, length + 1, length) for speech in speeches if len(speech) > length])
 
 
 def losses_by_position(model: Pythia, texts: Tensor) -> Tensor:
@@ -102,7 +108,13 @@ def sliding_losses(model: Pythia, texts: Tensor, length: int) -> Tensor:
 
     Windows overlap by half, and the second half of each counts (of a text's first window both): beyond `length` every
     token has between length / 2 and length - 1 others before it. What a longer text adds or spoils is the difference.
+    Raises ValueError for a length that is odd, or T that is shorter or no multiple of its half.
     """
+    last = texts.shape[1] - 1
+    if length < 2 or length % 2 or last < length or last % (length // 2):
+        raise ValueError(
+            f"length={length} for texts of {last} predicted tokens; needed is an even one, T a multiple of half"
+        )
     windows = texts.unfold(1, length + 1, length // 2)  # (N, n, length + 1)
     losses = next_token_losses(model, windows.flatten(0, 1).to(model.embedding.weight.device), batch_size=32)
     losses = losses.unflatten(0, windows.shape[:2]).mean(0).cpu()  # (n, length)
@@ -110,7 +122,9 @@ def sliding_losses(model: Pythia, texts: Tensor, length: int) -> Tensor:
 
 
 def extended(model: Pythia, extension: str, factor: float) -> Pythia:
-    """A copy of a model with RoPE, with the same weights and slower rotation, for longer texts."""
+    """A copy of a model with RoPE, with the same weights and slower rotation, for longer texts; else ValueError."""
+    if model.config.position != "rope":
+        raise ValueError(f"model: its position is {model.config.position!r}; only 'rope' can be extended")
     other = Pythia(replace(model.config, rope_extension=extension, rope_factor=factor)).to(model.embedding.weight)
     other.load_state_dict(model.state_dict(), strict=True)
     return other.train(model.training)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from course_lib.attention.arguments import kind_of
 from course_lib.attention.kv_cache import Cache, KVCache, cached_length
 from course_lib.attention.masks import causal
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
@@ -132,8 +133,8 @@ class Pythia(nn.Module):
 
     def forward(self, ids: Tensor, caches: Sequence[Cache] | None = None) -> Tensor:
         """ids (B, T) -> logits (B, T, V); with caches, one a block, ids are new tokens after those already in them."""
-        if ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; needed is int64 or int32 (B, T)")
+        if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
+            raise ValueError(f"ids is {kind_of(ids)}; needed is int64 or int32 (B, T)")
         begin = cached_length(caches, len(self.blocks))
         pos = torch.arange(begin, begin + ids.shape[1], device=ids.device)
         if self.config.position == "learned" and begin + ids.shape[1] > self.config.max_positions:

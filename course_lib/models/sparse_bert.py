@@ -56,6 +56,7 @@ class SparseBertConfig:
                 raise ValueError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout}; allowed is 0 to below 1")
+        _position(self)  # refuses what the scheme cannot be
 
     @property
     def has_global(self) -> bool:

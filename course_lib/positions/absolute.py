@@ -20,6 +20,12 @@ def sinusoids(pos: Tensor, d_model: int) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], -1)
 
 
+def check_width(x: Tensor, d_model: int) -> None:
+    """Raise ValueError unless x is (B, T, d_model)."""
+    if x.ndim != 3 or x.shape[-1] != d_model:
+        raise ValueError(f"x has shape {tuple(x.shape)}; needed is (B, T, {d_model})")
+
+
 class SinusoidalPosition(Position):
     """Adds `scale` times `sinusoids` to the stream: nothing is learned, and there is no last position.
 
@@ -34,6 +40,7 @@ class SinusoidalPosition(Position):
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         """x (B, T, C), pos (T,) or (B, T) -> (B, T, C)."""
+        check_width(x, self.d_model)
         check_positions("pos", pos, x.shape[1], x.shape[0])
         return x + (self.scale * sinusoids(pos, self.d_model)).to(x.dtype)
 
@@ -55,6 +62,7 @@ class LearnedPosition(Position):
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
         """x (B, T, C), pos (T,) or (B, T) -> (B, T, C)."""
+        check_width(x, self.embedding.embedding_dim)
         check_positions("pos", pos, x.shape[1], x.shape[0])
         last = self.embedding.num_embeddings - 1
         if pos.device.type == "cpu" and pos.numel() and not (int(pos.min()) >= 0 and int(pos.max()) <= last):

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from course_lib.positions.base import Position, check_positions, distances
+from course_lib.positions.base import Position, distances
 
 UNIFORM_SLOPE = 1 / 16
 
@@ -49,8 +49,6 @@ class AlibiPosition(Position):
 
     def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """q_pos (T,) or (B, T), k_pos (S,) or (B, S) -> (H, T, S) or (B, H, T, S) float32; H is 1 for one slope."""
-        check_positions("q_pos", q_pos)
-        check_positions("k_pos", k_pos)
         distance = distances(q_pos, k_pos).abs().unsqueeze(-3)  # (1, T, S) or (B, 1, T, S)
         return -self.slopes(q_pos.device)[:, None, None] * distance
 

@@ -55,5 +55,12 @@ def check_positions(name: str, pos: Tensor, length: int | None = None, batch: in
 
 
 def distances(q_pos: Tensor, k_pos: Tensor) -> Tensor:
-    """k - q of each pair, negative for keys before the query: q_pos (..., T), k_pos (..., S) -> (..., T, S)."""
+    """k - q of each pair, negative for keys before the query: q_pos (T,) or (B, T), k_pos alike -> (T, S) or (B, T, S).
+
+    Raises ValueError for what is not integers of this shape, or different B.
+    """
+    check_positions("q_pos", q_pos)
+    check_positions("k_pos", k_pos)
+    if q_pos.ndim == k_pos.ndim == 2 and 1 != len(q_pos) != len(k_pos) != 1:
+        raise ValueError(f"q_pos has shape {tuple(q_pos.shape)}, k_pos {tuple(k_pos.shape)}; as many rows are needed")
     return k_pos.unsqueeze(-2) - q_pos.unsqueeze(-1)

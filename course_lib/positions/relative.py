@@ -34,7 +34,6 @@ class ShawPosition(Position):
     def score(self, q: Tensor, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """q (B, H, T, D), q_pos (T,) or (B, T), k_pos (S,) or (B, S) -> (B, H, T, S)."""
         check_positions("q_pos", q_pos, q.shape[-2], q.shape[0])
-        check_positions("k_pos", k_pos)
         if q.shape[-1] != self.embedding.embedding_dim:
             raise ValueError(f"q is {q.shape[-1]} wide; the vectors have head_dim={self.embedding.embedding_dim}")
         # Each query meets each vector once; a (T, S, D) tensor of vectors would be the text's length times larger.
@@ -85,7 +84,5 @@ class T5Position(Position):
 
     def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """q_pos (T,) or (B, T), k_pos (S,) or (B, S) -> (H, T, S) or (B, H, T, S)."""
-        check_positions("q_pos", q_pos)
-        check_positions("k_pos", k_pos)
         bucket = t5_buckets(distances(q_pos, k_pos), self.n_buckets, self.max_distance, self.bidirectional)
         return self.embedding(bucket).movedim(-1, -3)  # (..., T, S, H) -> (..., H, T, S)

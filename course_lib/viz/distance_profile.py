@@ -68,6 +68,8 @@ def plot_profiles(
     if len({len(row) for row in heads.values()}) > 1:
         raise ValueError(f"chosen: numbers are { {name: len(row) for name, row in heads.items()} }; needed are as many")
     columns = len(next(iter(heads.values())))
+    if not columns or longest < 1:
+        raise ValueError(f"chosen has {columns} heads, longest={longest}; needed is one or more of each")
     figure, axes = new_figure(
         columns + 1,
         len(models),

@@ -151,10 +151,14 @@ def _lines(found: ByPosition, shown: np.ndarray, colors: Mapping[str, str] | Non
     for i, name in enumerate(found.mean):
         color = (colors or FAMILIES).get(name) or FAMILIES.get(name.split()[0]) or OKABE_ITO[i % len(OKABE_ITO)]
         mean, low, high = (values[name][shown] for values in (found.mean, found.low, found.high))
+        if not np.isfinite(mean).any():  # it ends before the first position that is shown
+            continue
         last = int(found.edges[1:][np.isfinite(found.mean[name])].max())
         label = name if last == found.edges[-1] else f"{name} (■ ends at {last})"
         lines[label] = Line(found.middles[shown], mean, low, high, color=color, dashed=color in met)
         met.add(color)
+    if not lines:
+        raise ValueError("first: no scheme has finite losses from there on")
     return lines
 
 

@@ -55,12 +55,9 @@ def plot_buckets(view: Buckets) -> Figure:
     ax.set(ylabel="bucket", ylim=(-0.5, view.n_buckets + 0.5))
     if len(lines) > 1:
         label_lines(ax, lines)
-    last = int(view.before[-1])
-    first = int(np.argmax(view.before == last))
-    title = (
-        f"T5: {exact} buckets of one distance, {own - exact} of growing ranges;\n"
-        f"from distance {first} on, all share one"
-    )
+    title = f"T5: {exact} buckets of one distance, {own - exact} of growing ranges"
+    if view.before[-1] == own - 1:  # else the picture ends before the last bucket
+        title += f";\nfrom distance {int(np.argmax(view.before == own - 1))} on, all share one"
     _headline(figure, title)
     return figure
 
@@ -152,7 +149,7 @@ def plot_alibi(n_heads: int = 4, length: int = 128, uniform: float = UNIFORM_SLO
     slopes = -curves.bias[0, :, 1]
     half = np.log(2) / slopes  # tokens after which the factor is 1/2
     left = {f"slope {_fraction(slope)}": row for slope, row in zip(slopes, curves.bias[0], strict=True)}
-    right = {f"½ at {at:.0f} tokens": row for at, row in zip(half, curves.bias[0], strict=True)}
+    right = {f"½ at {at:.1f} tokens": row for at, row in zip(half, curves.bias[0], strict=True)}
     for ax, rows, change in ((axes[0, 0], left, np.asarray), (axes[0, 1], right, np.exp)):
         lines = {name: Line(curves.distance, change(row)) for name, row in rows.items()}
         dashed = Line(one.distance, change(one.bias[0, 0]), dashed=True, color="black")

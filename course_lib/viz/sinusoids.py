@@ -125,7 +125,7 @@ def plot_position_similarity(tables: Mapping[str, Similarity], title: str = "") 
     """
     if not 1 <= len(tables) <= 3:
         raise ValueError(f"tables has {len(tables)} entries; allowed are 1 to 3")
-    figure, axes = new_figure(len(tables) + 1, size=(9.2, 3.4 if len(tables) < 3 else 3.4))
+    figure, axes = new_figure(len(tables) + 1, size=(9.2, 3.4))
     for ax, (name, found) in zip(axes[0], tables.items(), strict=False):
         image = ax.imshow(found.cosine, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         ax.set(title=name, xlabel="position j (tokens)")
