@@ -274,7 +274,7 @@ WRONG = {
         ),
         "at each cached step, \"fine\"": verdict(cache=lambda m, ids: cache_differs(m, ids, size=len(ids))),
         "up to the last": verdict(cache=lambda m, ids: cache_differs(m, ids, last=6)),
-        "One token alone leaks, and you changed": verdict(leak=lambda m, ids: leaks(m, ids, places=[1, 5, 10, len(ids) - 2])),
+        "A single token leaks": verdict(leak=lambda m, ids: leaks(m, ids, places=[1, 5, 10, len(ids) - 2])),
         "not of the last": verdict(cache=lambda m, ids: cache_differs(m, ids, first=-1)),
         "The difference is small": verdict(cache=lambda m, ids: cache_differs(m, ids, tolerance=0.5)),
         "returns True; return one of": lambda m, ids: True,

@@ -57,7 +57,7 @@ def test_buckets_and_slopes():
     buckets = t5_buckets(-torch.arange(1001), bidirectional=False)
     first = int((buckets == 31).nonzero()[0])
     assert buckets[first:].unique().tolist() == [31]
-    says("all beyond 128 tokens share the last one")
+    says(f"all from {first} tokens on share the last one")
     says(f"at the right edge: distances from {first} on", "at place 1,000 nearly 900 keys share it")
     assert 880 < 1000 - first < 900
     assert sum(128 - d for d in range(first, 128)) / sum(range(129)) < 0.02  # "such distances are rare"
@@ -83,7 +83,7 @@ def test_what_t5_learned():
     near = torch.arange(1, 33)
     curves = tables[:, t5_buckets(-near, bidirectional=False)].transpose(1, 2).flatten(0, 1)
     assert (torch.corrcoef(torch.cat([near.log()[None], curves]))[0, 1:] < -0.95).all()
-    says("It peaks at distance 1, the token before", "It is *higher* than its neighbours", "It falls like a logarithm")
+    says("It peaks at distance 1, the token before", "It is the end of a small rise", "It falls about like a logarithm")
 
 
 def test_learned_vectors_of_near_places_are_alike():
@@ -103,7 +103,7 @@ def test_learned_vectors_of_near_places_are_alike():
 def test_what_heads_look_at():
     weights = r"head {}, weight on the token before: {{'trained': (\S+), 'untrained': (\S+), 'words shuffled': (\S+)}}"
     trained, untrained, shuffled = printed(rf"^rope +{weights.format('1.0')}")
-    says(f"a head (1.0) that puts {trained:.2f} of its weight", f"with the words shuffled it is {shuffled:.2f}")
+    says(f"number 0 of layer 1, that puts {trained:.2f} of its weight", f"with the words shuffled it is {shuffled:.2f}")
     says(f"before training it was {untrained:.2f}")
     best = printed(rf"^sinusoidal +{weights.format('...')}")[0]
     says(f"The best head of the sinusoidal decoder reaches {best:.2f}")
@@ -120,13 +120,28 @@ def test_pitfalls():
     assert seeds == [round(losses[64:128].mean().exp().item(), 3) for losses in kept]
     says(f"A perplexity of {sum(seeds) / 3:.2f}, from")
     right, wrong = printed(r"^as shipped: +perplexity (\S+)\nreordered as interleaved, read half-split: +(\S+)$")
-    says(f"A perplexity of {wrong:.0f} instead of {right:.0f}", "three quarters of the channels do not turn")
+    says(f"A perplexity of {wrong:.0f} instead of {right:.0f}", "Three quarters of the channels do not turn")
     assert PythiaConfig().rotary_pct == 0.25
     says("a quarter of each head's channels turn (`rotary_pct=0.25`)")
     whole, restarted = printed(r"^right .* through the cache (\S+)\nrestarted .* through the cache (\S+)$")
     told = re.search(r"Only generation is worse: (\d+) instead of (\d+)", PROSE).groups()
     assert [int(x) for x in told] == pytest.approx([restarted, whole], abs=0.51)  # 121.5 may be rounded to 122
     assert printed(r"^fused, swapped .*: (\S+)$")[0] > 1
+
+
+def test_which_pair_breaks():
+    def row(name):
+        return printed(rf"^{name} +{{'65-128': (\d+), '129-256': (\d+), '257-512': (\d+), '513-1024': (\d+)}}")
+
+    whole, *slow = (row(name) for name in ("as it is", "pair 0 slow", "pair 1 slow", "pair 2 slow", "pair 3 slow"))
+    assert slow[3] == whole
+    for pair in (0, 1):
+        assert whole[0] + 5 < slow[pair][0] < whole[0] + 8
+        assert abs(slow[pair][3] - whole[3]) < 5
+    says(f"nearly the whole failure: {slow[2][3]:.0f} instead of {whole[3]:.0f} at 513 to 1,024")
+    says(f"slowing it costs most, {slow[2][0]:.0f} instead of {whole[0]:.0f}")
+    turn = rope_frequencies(8)[2].item()
+    says(f"at most {math.degrees(128 * turn):.0f}°", f"half a turn at a distance of {math.pi / turn:.0f} tokens")
 
 
 def test_live_training_loosely():

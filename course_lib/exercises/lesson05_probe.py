@@ -139,8 +139,8 @@ _CASES = (
         "in which one token sees the next one,",
         lambda: _model(mask=causal | Pattern("one", lambda q_pos, k_pos: (q_pos == 6) & (k_pos == 7))), "leak",
         {
-            "fine": "One token alone leaks: change each token in turn.",
-            "cache": "One token alone leaks, and you changed others: change each token in turn.",
+            "fine": "A single token leaks: change each token in turn.",
+            "cache": "A single token leaks, not that which you changed: change each token in turn.",
         },
     ),
     _Case(

@@ -107,7 +107,7 @@ def sliding_losses(model: Pythia, texts: Tensor, length: int) -> Tensor:
     """The same predicted tokens, read in windows of `length`: texts (N, T + 1) -> mean loss at each place, (T,).
 
     Windows overlap by half, and the second half of each counts (of a text's first window both): beyond `length` every
-    token has between length / 2 and length - 1 others before it. What a longer text adds or spoils is the difference.
+    token has between length / 2 + 1 and length others before it. What a longer text adds or spoils is the difference.
     Raises ValueError for a length that is odd, or T that is shorter or no multiple of its half.
     """
     last = texts.shape[1] - 1

@@ -111,7 +111,7 @@ class Pythia(nn.Module):
     is a matrix of its own. Sinusoidal and learned positions act on the embeddings; RoPE, ALiBi and T5's biases are one
     module for all blocks; Shaw's vectors are each block's own. Raises ValueError in forward for ids that are not
     (B, T) integers and for a text beyond learned positions; the other schemes go on.
-    Sources: Biderman et al. 2023, "Pythia", section 2.1; Black et al. 2022, "GPT-NeoX-20B", section 2.
+    Sources: Biderman et al. 2023, "Pythia", section 2.3; Black et al. 2022, "GPT-NeoX-20B", section 2.
     """
 
     def __init__(self, config: PythiaConfig) -> None:

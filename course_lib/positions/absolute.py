@@ -7,7 +7,7 @@ from course_lib.positions.base import Position, check_positions
 
 
 def sinusoids(pos: Tensor, d_model: int) -> Tensor:
-    """Waves of d_model / 2 wavelengths, from 2π to 2π · 10000, sines in the first half and cosines in the second.
+    """Waves of d_model / 2 lengths, from 2π to almost 2π · 10000, sines in the first half and cosines in the second.
 
     pos (..., T) integers -> (..., T, d_model) float32: angles of a long sequence need it, whatever the model's type.
     The paper interleaves sines and cosines, which is the same up to the order of channels. Raises ValueError for a

@@ -120,7 +120,7 @@ def plot_growth(
     """Ratio to windows against the position, both logarithmic, from `first` on; None is half the trained length."""
     figure, ax = _draw(found, found.trained // 2 if first is None else first, colors)
     ax.axhline(1, color=GREY, linestyle=":", lw=1)
-    ax.set_ylabel(f"perplexity over that of the same tokens\nin windows of {found.trained}")
+    ax.set_ylabel("perplexity over that of\nthe same tokens in windows")
     _headline(figure, found, title or _finding(found))
     return figure
 
@@ -188,7 +188,9 @@ def _plain_ticks(ax: Axes, length: int) -> None:
     low, high = ax.get_ylim()
     span = high / low
     few, some, many = (1, 2, 5), (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), tuple(np.arange(10, 100) / 10)
-    steps = few if span > 8 else some if span > 1.5 else many if span > 1.15 else tuple(np.arange(100, 1000) / 100)
+    steps = few if span > 8 else some if span > 1.5 else many
     levels = [float(m * 10.0**e) for e in range(-2, 8) for m in steps if low <= m * 10.0**e <= high]
+    if span < 1.15:
+        levels = [hundredth / 100 for hundredth in range(math.ceil(100 * low), math.floor(100 * high) + 1)]
     ax.set_yticks(levels, labels=[f"{level:,.3g}" if level < 100 else f"{level:,.0f}" for level in levels])
     ax.minorticks_off()

@@ -104,8 +104,8 @@ def plot_rope_frame(frame: RopeFrame) -> Figure:
     figure, _ = new_figure(size=(10.0, 4.7))
     figure.clear()
     figure.set_layout_engine("none")  # sliders move it: solving for a layout takes longer than drawing
-    plane, one, every = (figure.add_axes((left, 0.335, 0.247, 0.525)) for left in (0.075, 0.41, 0.738))
-    strip = figure.add_axes((0.075, 0.115, 0.91, 0.08))
+    plane, one, every = (figure.add_axes((left, 0.335, 0.247, 0.525)) for left in (0.088, 0.41, 0.738))
+    strip = figure.add_axes((0.088, 0.115, 0.897, 0.08))
     reach = 1.25 * float(max(np.linalg.norm(frame.q[frame.pair]), np.linalg.norm(frame.k[frame.pair])))
     draw_pair(plane, frame, frame.pair, arcs=True, reach=reach)
     plane.set(title=f"pair {frame.pair}, before (faint) and after", xlabel="first channel of the pair",
@@ -147,7 +147,8 @@ def draw_pair(ax: Axes, frame: RopeFrame, pair: int, *, arcs: bool, reach: float
             said = f"{name}: {whole}{rest:.0f}°"
             ax.annotate(said, (0.02, 0.99 if name == "q" else 0.91), xycoords="axes fraction", color=color, va="top",
                         fontsize="small")  # fmt: skip
-    ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    wide, top = (1.2 * reach, 1.4 * reach) if arcs else (reach, reach)  # the angles stand above all arrows
+    ax.set(xlim=(-wide, wide), ylim=(-reach, top), aspect="equal")
 
 
 def _draw_scores(ax: Axes, frame: RopeFrame, scores: np.ndarray, now: float, ends: tuple[float, float]) -> None:
@@ -165,7 +166,7 @@ def draw_wavelengths(ax: Axes, wavelengths: np.ndarray, chosen: int | None = Non
     for i, turn in enumerate(wavelengths):
         color = "black" if i == chosen else SCORE
         ax.plot(turn, 0, "o", color=color, ms=8 if i == chosen else 5)
-        ax.annotate(f"pair {i}" if i in (0, chosen) else f"{i}", (turn, 0), xytext=(0, 6), textcoords="offset points",
+        ax.annotate(f"pair {i}" if i == (chosen or 0) else f"{i}", (turn, 0), xytext=(0, 6), textcoords="offset points",
                     ha="center", color=color, fontsize="small")  # fmt: skip
     ax.set(xscale="log", yticks=[], ylim=(-0.6, 2.0), xlabel="wavelength: tokens for a full turn, 2π / frequency")
     ax.set_xlim(4, max(100_000, 1.5 * float(wavelengths.max())))

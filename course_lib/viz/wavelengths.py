@@ -53,7 +53,7 @@ def plot_wavelengths(view: Wavelengths) -> Figure:
     left.set(xlabel="pair", ylabel="tokens for a full turn", yscale="log", title="wavelengths")
     for length, text in ((view.trained, f"trained: {view.trained:,}"), (target, f"to be read: {target:,}")):
         left.axhline(length, color=GREY, linestyle=":", lw=1)
-        left.annotate(text, (0.99, length), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY,
+        left.annotate(text, (0.01, length), xycoords=("axes fraction", "data"), ha="left", va="bottom", color=GREY,
                       fontsize="small")  # fmt: skip
     growth = {NAMES[name]: Line(pair, view.angle_growth(name), color=COLORS[name]) for name in view.turns}
     right.set(xlabel="pair", ylabel=f"largest angle at {target:,} tokens\nover that at {view.trained:,}", yscale="log",
