@@ -13,6 +13,10 @@ from course_lib.experiments.language import next_token_loss
 from course_lib.interop import oracle
 
 SIZES = ("vocab_size", "d_model", "n_heads", "n_layers")
+SETTINGS: list[Setting] = [
+    {"vocab_size": 4000, "d_model": 192, "n_heads": 6, "n_layers": 6, "batch": 16, "length": 256, "dtype": dtype}
+    for dtype in ("float32", "bfloat16")
+]
 Renamed = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 

@@ -16,6 +16,7 @@ from course_lib.positions.absolute import sinusoids
 from course_lib.positions.relative import t5_buckets
 from course_lib.positions.rope import change_layout, rotate_pairs
 from tests.conftest import ROOT, load_file
+from tests.exercise_cases import expect_answer_to_stub, expect_own_message
 
 SOLUTIONS = load_file(ROOT / "solutions" / "05_positional_encodings.py")
 ANSWERS = {
@@ -294,18 +295,12 @@ def test_solutions_pass(name):
 
 @pytest.mark.parametrize(("name", "words"), [(name, words) for name in WRONG for words in WRONG[name]])
 def test_mistake_has_its_message(name, words):
-    result = getattr(check, name)(WRONG[name][words])
-    assert result.ok is False
-    assert words in result.message, result.message
-    assert sum(other in result.message for other in WRONG[name]) == 1, "one message for two mistakes"
+    expect_own_message(check, WRONG, name, words)
 
 
 @pytest.mark.parametrize("name", [*ANSWERS, "scheme"])
 def test_a_stub_and_an_error_are_answers_not_tracebacks(name):
-    for stub in (lambda *args: None, lambda *args: ...):
-        result = getattr(check, name)(stub)
-        assert result.ok is None
-        assert "is a `return` missing?" in repr(result)
+    expect_answer_to_stub(getattr(check, name))
     broken = getattr(check, name)(lambda *args: {}["no such key"])
     assert broken.ok is False
     assert "KeyError" in broken.message

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from benchmarks.case import Case, Race, Setting
-from benchmarks.language_step import SIZES, step_race
+from benchmarks.language_step import SETTINGS, SIZES, step_race
 from course_lib.interop import gpt2_from_transformers
 from course_lib.models.gpt2 import GPT2, GPT2Config
 
@@ -19,9 +19,6 @@ def race(setting: Setting, device: torch.device) -> Race:
 CASE = Case(
     name="gpt2_step",
     question="What does a training step of our GPT2 cost against transformers', and how busy is the machine?",
-    settings=[
-        {"vocab_size": 4000, "d_model": 192, "n_heads": 6, "n_layers": 6, "batch": 16, "length": 256, "dtype": dtype}
-        for dtype in ("float32", "bfloat16")
-    ],
+    settings=SETTINGS,
     race=race,
 )

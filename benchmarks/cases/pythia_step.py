@@ -5,7 +5,7 @@ from functools import partial
 import torch
 
 from benchmarks.case import Case, Race, Setting
-from benchmarks.language_step import SIZES, step_race
+from benchmarks.language_step import SETTINGS, SIZES, step_race
 from course_lib.interop import pythia_from_transformers
 from course_lib.models.pythia import Pythia, PythiaConfig
 
@@ -20,9 +20,6 @@ def race(setting: Setting, device: torch.device) -> Race:
 CASE = Case(
     name="pythia_step",
     question="What does a training step of our Pythia cost against transformers', and how busy is the machine?",
-    settings=[
-        {"vocab_size": 4000, "d_model": 192, "n_heads": 6, "n_layers": 6, "batch": 16, "length": 256, "dtype": dtype}
-        for dtype in ("float32", "bfloat16")
-    ],
+    settings=SETTINGS,
     race=race,
 )

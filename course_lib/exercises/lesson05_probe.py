@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from course_lib.attention import Pattern, causal
 from course_lib.attention.kv_cache import WindowKVCache
 from course_lib.exercises import Wrong, call, checker
+from course_lib.experiments.positions import FusedAlibi
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import Position, RotaryPosition, SinusoidalPosition
 
@@ -17,20 +19,7 @@ VERDICTS = ("fine", "leak", "cache")
 SIZES = PythiaConfig(vocab_size=50, max_positions=32, d_model=32, n_heads=4, n_layers=2, position="none")
 LENGTHS = (21, 17)  # the last token stands alone in its block of 4: who changes it alone sees no leak there
 Probe = Callable[[Pythia, Tensor], str]
-
-
-class _Fused(Position):
-    """ALiBi, and the causal mask in the same matrix; `swapped`: its rows and columns are exchanged."""
-
-    def __init__(self, swapped: bool = False) -> None:
-        super().__init__()
-        self.swapped = swapped
-
-    def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        """Places (T,) and (S,) -> (1, T, S)."""
-        ahead = k_pos - q_pos.unsqueeze(-1)
-        ahead = -ahead if self.swapped else ahead
-        return (0.25 * ahead.float()).masked_fill(ahead > 0, -torch.inf).unsqueeze(0)
+_fused = partial(FusedAlibi, SIZES.n_heads)
 
 
 class _Slope(Position):
@@ -116,10 +105,11 @@ _LEAK_FIRST = "Its cached steps differ too: they cannot see the future, and so n
 _STEPS = "Give the cache one token at a time: the whole text at once is the same call again."
 _CASES = (
     _Case("with RoPE, which is right,", _model, "fine", _SAME),
-    _Case("with ALiBi and mask in one matrix, which is right,", lambda: _model(_Fused(), None), "fine", _SAME),
+    _Case("with ALiBi and mask in one matrix, which is right,", lambda: _model(_fused(), None), "fine", _SAME),
     _Case("whose bias knows only the places of keys, which is right,", lambda: _model(_Slope()), "fine", _SAME),
     _Case(
-        "with ALiBi and mask in one matrix, rows and columns swapped,", lambda: _model(_Fused(True), None), "leak",
+        "with ALiBi and mask in one matrix, rows and columns swapped,",
+        lambda: _model(_fused(swapped=True), None), "leak",
         {"fine": "Change a token: does any output *before* it change?", "cache": _LEAK_FIRST},
     ),
     _Case(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from course_lib import corpora, tokenization
 from course_lib.evaluation import next_token_losses
 from course_lib.experiments.norm_placement import thinned
-from course_lib.experiments.study import Outcome
+from course_lib.experiments.study import Outcome, shared_fields
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.training import History, LossFn, cosine, train
 
@@ -43,8 +43,7 @@ class Config:
 
 def model_config(config: Config, seed: int) -> GPT2Config:
     """The network of an arm, with the weights of `seed`."""
-    names = {f.name for f in fields(GPT2Config)} & {f.name for f in fields(Config)}
-    return GPT2Config(**{name: getattr(config, name) for name in names}, seed=seed)
+    return GPT2Config(**shared_fields(config, GPT2Config), seed=seed)
 
 
 def windows(data: tuple[str, ...], split: str, length: int) -> Tensor:

@@ -1,13 +1,13 @@
 """What the studies of masked language models share: a SparseBert on the speeches, judged on held-out ones."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from course_lib.experiments.language import judged, optimise, windows
-from course_lib.experiments.study import Outcome
+from course_lib.experiments.study import Outcome, shared_fields
 from course_lib.masking import masked_batches, masked_loss, masked_losses
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.tokenization import START
@@ -42,8 +42,7 @@ class Config:
 
 def model_of(config: Config, seed: int) -> SparseBert:
     """The network of an arm: with the weights of `seed`, or those that it begins with."""
-    names = {f.name for f in fields(SparseBertConfig)} & {f.name for f in fields(Config)}
-    changes = {name: getattr(config, name) for name in names}
+    changes = shared_fields(config, SparseBertConfig)
     if config.start is None:
         return SparseBert(SparseBertConfig(**changes, seed=seed))
     from course_lib import pretrained

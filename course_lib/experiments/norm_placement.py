@@ -1,14 +1,14 @@
 """Where the norm stands in a deep residual MLP, and what learning rate each placement bears."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from course_lib.corpora import fashion_tensors, shuffled_batches
-from course_lib.experiments.study import Outcome, Study
+from course_lib.experiments.study import Outcome, Study, shared_fields
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.training import History, classification_loss, cosine, train
 
@@ -40,8 +40,7 @@ class Config:
 
 def build(config: Config, seed: int) -> ResidualMLP:
     """The network of an arm, with the weights of `seed`."""
-    names = {f.name for f in fields(ResidualMLPConfig)} & {f.name for f in fields(Config)}
-    return ResidualMLP(ResidualMLPConfig(**{name: getattr(config, name) for name in names}, seed=seed))
+    return ResidualMLP(ResidualMLPConfig(**shared_fields(config, ResidualMLPConfig), seed=seed))
 
 
 def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:

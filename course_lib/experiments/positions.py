@@ -1,7 +1,7 @@
 """Seven ways to tell a decoder the order of its tokens: trained on 128 tokens, read on up to 1,024."""
 
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from course_lib import corpora, tokenization
 from course_lib.evaluation import next_token_losses
 from course_lib.experiments.language import TOKENIZER, judged, next_token_loss, optimise, validation_loss, windows
-from course_lib.experiments.study import Outcome, Study
+from course_lib.experiments.study import Outcome, Study, shared_fields
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import AlibiPosition
 from course_lib.positions.base import distances
@@ -53,10 +53,10 @@ class FusedAlibi(AlibiPosition):
         self.swapped = swapped
 
     def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        """q_pos (T,) or (B, T), k_pos (S,) or (B, S) -> (H, T, S) or (B, H, T, S); swapped, T must be S."""
-        later = (distances(q_pos, k_pos) > 0).unsqueeze(-3)
-        fused = super().bias(q_pos, k_pos).masked_fill(later, -torch.inf)
-        return fused.mT if self.swapped else fused
+        """q_pos (T,) or (B, T), k_pos (S,) or (B, S) -> (H, T, S) or (B, H, T, S)."""
+        ahead = distances(q_pos, k_pos)
+        hidden = ahead < 0 if self.swapped else ahead > 0
+        return super().bias(q_pos, k_pos).masked_fill(hidden.unsqueeze(-3), -torch.inf)
 
 
 def use_fused_alibi(model: Pythia, swapped: bool) -> Pythia:
@@ -69,9 +69,7 @@ def use_fused_alibi(model: Pythia, swapped: bool) -> Pythia:
 
 def model_of(config: Config, seed: int) -> Pythia:
     """The network of an arm, with the weights of `seed`."""
-    names = {f.name for f in fields(PythiaConfig)} & {f.name for f in fields(Config)}
-    changes = {name: getattr(config, name) for name in names}
-    model = Pythia(PythiaConfig(**changes, max_positions=config.length, seed=seed))
+    model = Pythia(PythiaConfig(**shared_fields(config, PythiaConfig), max_positions=config.length, seed=seed))
     return use_fused_alibi(model, swapped=True) if config.swapped else model
 
 

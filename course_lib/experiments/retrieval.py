@@ -1,7 +1,7 @@
 """Where local attention alone fails: a thing is mentioned once in a text, and asked for near and far."""
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from course_lib.corpora.needles import THINGS, Needles, needles
 from course_lib.experiments.language import optimise
 from course_lib.experiments.norm_placement import thinned
-from course_lib.experiments.study import Outcome, Study
+from course_lib.experiments.study import Outcome, Study, shared_fields
 from course_lib.masking import Masked, masked_loss
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.training import History
@@ -54,9 +54,9 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def model_of(config: Config, seed: int) -> SparseBert:
     """The network of an arm, with the weights of `seed`: the same in all arms, only the pattern differs."""
-    names = {f.name for f in fields(SparseBertConfig)} & {f.name for f in fields(Config)}
-    values = {name: getattr(config, name) for name in names}
-    return SparseBert(SparseBertConfig(**values, max_positions=config.length, seed=seed))
+    return SparseBert(
+        SparseBertConfig(**shared_fields(config, SparseBertConfig), max_positions=config.length, seed=seed)
+    )
 
 
 def retrieval_loss(model: nn.Module, batch: Needles) -> tuple[Tensor, dict[str, Tensor]]:

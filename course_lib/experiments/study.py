@@ -1,7 +1,7 @@
 """What a study is: a question, a prediction written before the run, and arms that differ in one config."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any
 
@@ -57,6 +57,12 @@ def get_study(name: str) -> Study:
     if name not in STUDIES:
         raise ValueError(f"name={name!r}; studies are {', '.join(STUDIES)}")
     return import_module(f"course_lib.experiments.{name}").STUDY
+
+
+def shared_fields(config: Any, of: type[Any]) -> dict[str, Any]:
+    """Those values of an arm's dataclass that the config of its network, the dataclass `of`, has too."""
+    names = {field.name for field in fields(of)}
+    return {field.name: getattr(config, field.name) for field in fields(config) if field.name in names}
 
 
 def changed(config: Config, overrides: Config) -> Config:

@@ -14,6 +14,7 @@ from course_lib.attention.multi_head import MultiHeadAttention, check_heads
 from course_lib.block import PLACEMENTS, TransformerBlock
 from course_lib.init import init_weights
 from course_lib.mlp import MLP
+from course_lib.models.ids import check_ids
 from course_lib.norms import LayerNorm, fused_layer_norm
 from course_lib.positions import LearnedPosition
 
@@ -69,8 +70,7 @@ class GPT2(nn.Module):
 
     def forward(self, ids: Tensor, caches: Sequence[Cache] | None = None) -> Tensor:
         """ids (B, T) -> logits (B, T, V); with caches, one a block, ids are new tokens after those already in them."""
-        if ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; needed is int64 or int32 (B, T)")
+        check_ids(ids)
         begin = cached_length(caches, len(self.blocks))
         end, last = begin + ids.shape[1], self.config.max_positions
         if end > last:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from course_lib.attention.arguments import kind_of
 from course_lib.attention.kv_cache import Cache, KVCache, cached_length
 from course_lib.attention.masks import causal
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
 from course_lib.block import PLACEMENTS, TransformerBlock
 from course_lib.init import init_weights
 from course_lib.mlp import MLP
+from course_lib.models.ids import check_ids
 from course_lib.norms import LayerNorm, fused_layer_norm
 from course_lib.positions import (
     AlibiPosition,
@@ -24,6 +24,7 @@ from course_lib.positions import (
     SinusoidalPosition,
     T5Position,
 )
+from course_lib.positions.absolute import AS_EMBEDDINGS
 from course_lib.positions.alibi import UNIFORM_SLOPE
 
 POSITIONS = ("rope", "alibi", "t5", "shaw", "sinusoidal", "learned", "none")
@@ -96,8 +97,7 @@ class PythiaConfig:
             case "shaw":
                 return ShawPosition(self.head_dim, self.max_distance, bidirectional=False)
             case "sinusoidal":
-                # As large as the embeddings are at the start: 0.02. Larger ones drown the tokens.
-                return SinusoidalPosition(self.d_model, 0.02 * 2**0.5)
+                return SinusoidalPosition(self.d_model, AS_EMBEDDINGS)
             case "learned":
                 return LearnedPosition(self.max_positions, self.d_model)
             case _:
@@ -133,8 +133,7 @@ class Pythia(nn.Module):
 
     def forward(self, ids: Tensor, caches: Sequence[Cache] | None = None) -> Tensor:
         """ids (B, T) -> logits (B, T, V); with caches, one a block, ids are new tokens after those already in them."""
-        if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"ids is {kind_of(ids)}; needed is int64 or int32 (B, T)")
+        check_ids(ids)
         begin = cached_length(caches, len(self.blocks))
         pos = torch.arange(begin, begin + ids.shape[1], device=ids.device)
         if self.config.position == "learned" and begin + ids.shape[1] > self.config.max_positions:

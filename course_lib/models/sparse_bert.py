@@ -15,8 +15,10 @@ from course_lib.attention.sparse_multi_head import GlobalLocalAttention
 from course_lib.block import PLACEMENTS, TransformerBlock
 from course_lib.init import init_weights, seed_of
 from course_lib.mlp import MLP
+from course_lib.models.ids import check_ids
 from course_lib.norms import LayerNorm, fused_layer_norm
 from course_lib.positions import LearnedPosition, Position, RotaryPosition, SinusoidalPosition
+from course_lib.positions.absolute import AS_EMBEDDINGS
 
 PATTERNS = ("full", "local", "local_global", "bigbird")
 POSITIONS = ("sinusoidal", "learned", "rope", "none")
@@ -104,8 +106,7 @@ class SparseBert(nn.Module):
     def hidden(self, ids: Tensor, *, key_mask: Tensor | None = None, global_mask: Tensor | None = None) -> Tensor:
         """ids (B, T) -> what the head reads, (B, T, C)."""
         config = self.config
-        if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
-            raise ValueError(f"ids is {kind_of(ids)}; needed is int64 or int32 (B, T)")
+        check_ids(ids)
         if ids.shape[1] > config.max_positions and (config.position == "learned" or config.pattern == "bigbird"):
             raise ValueError(f"ids: {ids.shape[1]} tokens; max_positions={config.max_positions} is the most")
         pos = torch.arange(ids.shape[1], device=ids.device)
@@ -153,8 +154,7 @@ def _position(config: SparseBertConfig) -> Position:
         return LearnedPosition(config.max_positions, config.d_model)
     if config.position == "rope":
         return RotaryPosition(config.d_model // config.n_heads, config.rope_theta)
-    # As large as the embeddings are at the start: 0.02. Larger ones drown the tokens, and training stands still.
-    return SinusoidalPosition(config.d_model, 0.02 * 2**0.5) if config.position == "sinusoidal" else Position()
+    return SinusoidalPosition(config.d_model, AS_EMBEDDINGS) if config.position == "sinusoidal" else Position()
 
 
 def _attention(config: SparseBertConfig, layer: int) -> MultiHeadAttention:

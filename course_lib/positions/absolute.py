@@ -5,6 +5,10 @@ from torch import Tensor, nn
 
 from course_lib.positions.base import Position, check_positions
 
+# The scale that makes sinusoids as large as the embeddings of `init_weights`, 0.02. Larger ones drown the tokens, and
+# training stands still.
+AS_EMBEDDINGS = 0.02 * 2**0.5
+
 
 def sinusoids(pos: Tensor, d_model: int) -> Tensor:
     """Waves of d_model / 2 lengths, from 2π to almost 2π · 10000, sines in the first half and cosines in the second.

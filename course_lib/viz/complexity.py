@@ -16,7 +16,7 @@ from course_lib.attention.local import local_attention
 from course_lib.attention.sdpa import attention
 from course_lib.experiments import load
 from course_lib.measure import peak_bytes, seconds, slope
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 LENGTHS = (256, 512, 1024, 2048, 4096)
 NAMES = ("full, weights stored", "full, fused", "window, dense mask", "window, unfolded", "window, blocked")
@@ -131,7 +131,7 @@ def plot_complexity(rows: Sequence[Complexity], recorded: Sequence[Complexity] =
     if rows and recorded:
         note = f"Solid: measured now. Dashed: recorded. {note}"
     figure.supxlabel(note, x=0.01, ha="left", fontsize="small", color=GREY)
-    figure.suptitle(_finding(ends["seconds"]), x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, _finding(ends["seconds"]))
     return figure
 
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, new_figure
 
 Head = tuple[int, int]  # layer, head
 
@@ -89,7 +89,7 @@ def plot_profiles(
     counts = ", ".join(f"{len(p.previous)} in {name}" for name, p in models.items())
     at_least = next(iter(models.values())).threshold
     title = title or f"Previous-token heads (layer.head with {at_least:g} or more on the token before):\n{counts}"
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 HOLDS = 1.1  # a scheme whose perplexity grows by at most this factor beyond the trained length, holds
 # A colour for each family of schemes, by the first word of the name; the second of a family is dashed.
@@ -178,7 +178,7 @@ def _finding(found: ByPosition) -> str:
 def _headline(figure: Figure, found: ByPosition, text: str) -> None:
     counts = sorted(set(found.seeds.values()))
     note = "one seed" if counts == [1] else f"mean and range of {' or '.join(map(str, counts))} seeds"
-    figure.suptitle(f"{text}\n({note})", x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, f"{text}\n({note})")
 
 
 def _plain_ticks(ax: Axes, length: int) -> None:

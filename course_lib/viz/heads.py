@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from course_lib.viz.plots import MAX_WIDTH, new_figure
+from course_lib.viz.plots import MAX_WIDTH, headline, new_figure
 
 
 def plot_score_grids(
@@ -38,7 +38,7 @@ def plot_score_grids(
                 ax.set_ylabel(f"{name}\nlayer", fontsize="small")
             if row == len(names) - 1:
                 ax.set_xlabel("head", fontsize="small")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title)
     return figure
 
 
@@ -74,5 +74,5 @@ def plot_ablation(costs: ArrayLike, errors: ArrayLike, *, title: str) -> Figure:
     names = [f"{i // mean.shape[1]}.{i % mean.shape[1]}" for i in order]
     ax.set_xticks(range(len(order)), labels=names, rotation=90, fontsize="xx-small")
     ax.set(xlabel="layer.head", ylabel="nats a token", title="in order of cost, 95 % intervals over texts")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title)
     return figure

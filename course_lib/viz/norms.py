@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course_lib.dynamics import EDGES
-from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
 DENSITY_LIMIT = 0.8  # twice the height of a normal curve
 Traces = Mapping[str, Mapping[str, Tensor]]
@@ -91,7 +91,7 @@ def plot_norm_frame(frame: NormFrame) -> Figure:
     _draw_channels(gain, frame.gain, 1.0, frame.gain_limit, OKABE_ITO[1], "gain")
     _draw_channels(bias, frame.bias, 0.0, frame.bias_limit, OKABE_ITO[2], "bias")
     gain.set_ylabel("channels")
-    _headline(
+    headline(
         figure,
         f"{frame.norm}, {frame.layer}, step {frame.step}: input spread {frame.input_std:.2f}, "
         f"different rows: {frame.distinct_rows}",
@@ -114,7 +114,7 @@ def plot_norm_frames(frames: Sequence[NormFrame]) -> Figure:
         top.set_title(f"{frame.norm.partition(' lr=')[0]}: {frame.distinct_rows} different rows")
         _draw_channels(below, frame.gain, 1.0, max(f.gain_limit for f in frames), OKABE_ITO[1], "gain")
     axes[1, 0].set_ylabel("channels")
-    _headline(figure, f"learning rate {rate}, {layer}, step {step}")
+    headline(figure, f"learning rate {rate}, {layer}, step {step}")
     return figure
 
 
@@ -150,10 +150,6 @@ def _draw_channels(ax: Axes, values: np.ndarray | None, start: float, limit: flo
 def _mark_cut(ax: Axes, height: str, color: str) -> None:
     """Say how high the histogram goes where the axes end before it."""
     ax.annotate(f"cut: {height}", (0.56, 0.9), xycoords="axes fraction", color=color, fontsize="small")
-
-
-def _headline(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", fontweight="bold", fontsize="medium")
 
 
 def plot_sphere(points: Tensor, layer_normed: Tensor, rms_normed: Tensor) -> Figure:

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from course_lib.attention.masks import causal
 from course_lib.viz.pattern_choice import CATEGORIES, Choice
 from course_lib.viz.patterns import Cost, PatternFrame
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 COLORS = dict(
     zip(CATEGORIES, ("#ffffff", OKABE_ITO[5], OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[1], "#d4d4d4"), strict=True)
@@ -37,7 +37,7 @@ def plot_pattern_frame(frame: PatternFrame) -> Figure:
     title = f"{_name(frame.choice)}: {_percent(here.share)} of the pairs at T = {here.length}"
     if kind != "full":
         title += f", {_percent(far.share)} at T = {far.length:,}"
-    _headline(figure, title)
+    headline(figure, title)
     return figure
 
 
@@ -138,7 +138,7 @@ def pattern_gallery(length: int = 128, radius: int = 8) -> Figure:
         ax.set_xlabel("key")
     names = [name for name in CATEGORIES if name not in ("nothing", "computed in vain")]
     figure.legend(handles=_patches(names), loc="outside lower center", ncols=len(names), frameon=False)
-    _headline(figure, f"Who sees whom among {length} tokens, with a radius of {radius}")
+    headline(figure, f"Who sees whom among {length} tokens, with a radius of {radius}")
     return figure
 
 
@@ -160,7 +160,3 @@ def _short(number: float) -> str:
 
 def _bytes(cost: Cost) -> str:
     return f"copies {_short(cost.copied_bytes)}B" if cost.copied_bytes else f"weights {_short(cost.weight_bytes)}B"
-
-
-def _headline(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", fontweight="bold", fontsize="medium")

@@ -75,6 +75,11 @@ def new_figure(columns: int = 1, rows: int = 1, size: tuple[float, float] = (7.0
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def headline(figure: Figure, text: str) -> None:
+    """The finding, over all panels of a figure and at its left edge."""
+    figure.suptitle(text, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+
+
 def draw_lines(ax: Axes, lines: Mapping[str, Line]) -> None:
     """Draw each line with its band."""
     for index, (name, line) in enumerate(lines.items()):
@@ -151,7 +156,7 @@ def line_plot(
         label_lines(ax, lines)
     axes[0, 0].set_ylabel(ylabel)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+        headline(figure, title)
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from course_lib.models.sparse_bert import SparseBert
-from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
 CHANNELS = 32  # how many are differentiated at once, each with a copy of the text
 DARKEST = 1e-6  # the scale's lower end, in shares of its upper one; what is smaller, and not 0, is drawn like that
@@ -123,8 +123,7 @@ def plot_reach(frames: Mapping[str, ReachFrame], title: str = "") -> Figure:
     bar.set_label("strength (white: exactly 0)")
     bar.outline.set_visible(False)
     place = next(iter(frames.values())).place
-    figure.suptitle(title or f"What reaches token {place} on its way through {layers} layers", x=0.01, ha="left",
-                    fontweight="bold", fontsize="medium")  # fmt: skip
+    headline(figure, title or f"What reaches token {place} on its way through {layers} layers")
     return figure
 
 

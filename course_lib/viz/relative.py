@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from course_lib.positions.alibi import UNIFORM_SLOPE, AlibiPosition
 from course_lib.positions.relative import t5_buckets
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def plot_buckets(view: Buckets) -> Figure:
     title = f"T5: {exact} buckets of one distance, {own - exact} of growing ranges"
     if view.before[-1] == own - 1:  # else the picture ends before the last bucket
         title += f";\nfrom distance {int(np.argmax(view.before == own - 1))} on, all share one"
-    _headline(figure, title)
+    headline(figure, title)
     return figure
 
 
@@ -120,7 +120,7 @@ def plot_t5(curves: BiasCurves, untrained: BiasCurves | None = None, title: str 
     finding = "T5's heads divide the distances" if wide > 1.5 * near else "T5's heads look about equally far"
     by_bias = f"by the bias alone,\nthe nearest looks {near:.0f} tokens back on average, the farthest {wide:.0f}"
     title = title or f"{finding}: {by_bias} (evenly: {(length - 1) / 2:.0f})"
-    _headline(figure, title)
+    headline(figure, title)
     return figure
 
 
@@ -163,7 +163,7 @@ def plot_alibi(n_heads: int = 4, length: int = 128, uniform: float = UNIFORM_SLO
         label_lines(ax, lines)
     axes[0, 0].set(ylabel="bias (logits)", title=f"as logits: lines (dashed: {_fraction(uniform)} for all)")
     axes[0, 1].set(ylabel="exp(bias): factor on the weight", title="as weights: each head has its reach")
-    _headline(
+    headline(
         figure,
         f"ALiBi: each head halves the weight within a distance of its own, {half.min():.0f} to {half.max():.0f} tokens",
     )
@@ -189,7 +189,3 @@ def _log_distance(ax: Axes, length: int) -> None:
     ax.set_xticks(ticks, labels=[str(tick) for tick in ticks])
     ax.minorticks_off()
     ax.set(xlim=(-0.15, length), xlabel="distance (tokens before the query)")
-
-
-def _headline(figure: Figure, text: str) -> None:
-    figure.suptitle(text, x=0.01, ha="left", fontweight="bold", fontsize="medium")

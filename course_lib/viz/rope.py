@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
 from course_lib.positions.rope import RotaryPosition, rope_frequencies
-from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
 QUERY, KEY, SCORE = OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[2]
 SPAN = 64  # distances shown to each side
@@ -121,7 +121,7 @@ def plot_rope_frame(frame: RopeFrame) -> Figure:
         f"Query at {frame.q_pos}, key at {frame.k_pos}: the score {frame.scores.sum():.2f} depends on the distance "
         f"{frame.k_pos - frame.q_pos} alone"
     )
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title)
     return figure
 
 

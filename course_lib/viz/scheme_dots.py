@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from course_lib.viz.extrapolation import interval
-from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,5 @@ def plot_relative(
     said = [f"{len(names)} {word} than {reference}" for names, word in ((better, "better"), (worse, "worse")) if names]
     told = ", ".join([*said, f"{len(rows) - len(worse) - len(better)} not told apart"])
     note = f"dots: mean and 95 % interval over {rows[0].seeds} seeds, paired" + ("; ◇ published" if published else "")
-    figure.suptitle(f"{title or f'At the trained length: {told}'}\n({note})", x=0.01, ha="left", fontweight="bold",
-                    fontsize="medium")  # fmt: skip
+    headline(figure, f"{title or f'At the trained length: {told}'}\n({note})")
     return figure

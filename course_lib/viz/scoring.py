@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 WIDTHS = tuple(2**i for i in range(11))  # 1 to 1024
 SCALES = {"none": 0.0, "1/√d": 0.5, "1/d": 1.0}  # name of a scale -> power of the width that scores are divided by
@@ -84,8 +84,7 @@ def plot_score_frame(frame: ScoreFrame) -> Figure:
     slopes.set(title="what gets through", xlabel="… by the score of key", ylabel="change of weight …")
     slopes.set(xticks=keys - 1, yticks=keys - 1, xticklabels=keys, yticklabels=keys)
     figure.colorbar(image, ax=slopes, shrink=0.85, ticks=(-0.25, 0, 0.25)).outline.set_visible(False)
-    figure.suptitle(f"d = {frame.d}, scale {frame.scale}, temperature {frame.temperature:.3g}", x=0.01, ha="left",
-                    fontweight="bold", fontsize="medium")  # fmt: skip
+    headline(figure, f"d = {frame.d}, scale {frame.scale}, temperature {frame.temperature:.3g}")
     return figure
 
 
@@ -169,5 +168,5 @@ def plot_sweep(found: Sweep) -> Figure:
     for ax, lines in zip(axes[0], panels.values(), strict=True):
         label_lines(ax, lines)
     title = "Without the scale, scores spread as √d, one key takes all, and most queries get no gradient"
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title)
     return figure

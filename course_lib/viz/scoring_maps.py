@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from course_lib.viz.plots import new_figure
+from course_lib.viz.plots import headline, new_figure
 
 
 def plot_attention_steps(
@@ -48,7 +48,7 @@ def plot_attention_steps(
             bar = figure.colorbar(ax.images[0], ax=ax, location="top", shrink=0.8, aspect=12)
             bar.outline.set_visible(False)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+        headline(figure, title)
     return figure
 
 
@@ -70,7 +70,7 @@ def plot_weight_panels(
                ylabel="query" if i == 0 else "", numbers=False)  # fmt: skip
     figure.colorbar(axes[0, -1].images[0], ax=axes[0, -1], label="weight").outline.set_visible(False)
     if title:
-        figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+        headline(figure, title)
     return figure
 
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from course_lib.positions.absolute import sinusoids
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 MARKS = ("o", "x", "^", "+")
 
@@ -62,7 +62,7 @@ def plot_sinusoids(view: SinusoidView) -> Figure:
     _draw_waves(axes[0, 1], view)
     _draw_dots(axes[0, 2], view)
     title = "Each channel is a wave; what two positions have in common depends on their distance alone"
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title)
     return figure
 
 
@@ -141,5 +141,5 @@ def plot_position_similarity(tables: Mapping[str, Similarity], title: str = "") 
     ax.set_ylim(min(-0.3, *(1.1 * float(s.low.min()) for s in tables.values())), 1.05)
     draw_lines(ax, lines)
     label_lines(ax, lines, gap=0.09)
-    figure.suptitle(title or "How alike two positions are", x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title or "How alike two positions are")
     return figure

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, line_plot, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, line_plot, new_figure
 
 CHANCE = 1 / 32  # one of 32 things
 COLORS = {name: OKABE_ITO[i] for i, name in enumerate(("local", "full", "local + global", "BigBird", "local + random"))}
@@ -60,7 +60,7 @@ def plot_retrieval(record: Record) -> Figure:
         curve.set_linewidth(width)  # where all are right, lines lie on each other: each must show
     label_lines(ax, lines)
     title = _finding(lines, layers * radius) + f"; mean and range of {n_seeds} seed{'s' * (n_seeds > 1)})"
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title)
     return figure
 
 

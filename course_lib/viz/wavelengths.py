@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from course_lib.positions.rope import rope_frequencies
-from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, label_lines, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 NAMES = {"none": "as it is", "interpolate": "interpolated", "ntk": "NTK-aware"}
 COLORS = dict(zip(NAMES, (OKABE_ITO[0], OKABE_ITO[1], OKABE_ITO[2]), strict=True))
@@ -73,5 +73,5 @@ def plot_wavelengths(view: Wavelengths) -> Figure:
         left.annotate("no full turn\nin training", (0.99, 0.03), xycoords="axes fraction", ha="right", fontsize="small",
                       color=GREY)  # fmt: skip
     title = f"{view.incomplete.sum()} of {len(pair)} pairs never complete a turn in {view.trained:,} tokens of training"
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize="medium")
+    headline(figure, title)
     return figure
