@@ -7,8 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib.attention.arguments import kind_of
-from course_lib.attention.masks import check_at_least
+from course_lib.checks import check_at_least, kind_of
 from course_lib.corpora import shuffled_batches
 from course_lib.init import seed_of
 from course_lib.tokenization import MASK, SPECIAL

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from course_lib.attention.masks import Pattern
+from course_lib.checks import check_device, kind_of
 from course_lib.positions.base import Position, check_positions
 
 Mask = Pattern | Tensor
@@ -87,18 +88,6 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
             f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}; needed are (B, H, T, D), "
             "(B, Hkv, S, D), (B, Hkv, S, Dv) with H a multiple of Hkv"
         )
-
-
-def check_device(q: Tensor, **tensors: object) -> None:
-    """Raise ValueError for a tensor that is on another device than q."""
-    for name, tensor in tensors.items():
-        if isinstance(tensor, Tensor) and tensor.device != q.device:
-            raise ValueError(f"{name} is on {tensor.device}; q is on {q.device}")
-
-
-def kind_of(value: object) -> str:
-    """Type and shape of a tensor, type of anything else, for messages."""
-    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
 def counted_positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:

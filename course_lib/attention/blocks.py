@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.attention.arguments import check_device, check_key_mask, check_qkv, counted_positions
+from course_lib.attention.arguments import check_key_mask, check_qkv, counted_positions
 from course_lib.attention.masks import Pattern, window
 from course_lib.attention.sdpa import attention
+from course_lib.checks import check_device
 from course_lib.positions.base import Position, Unrotated
 
 

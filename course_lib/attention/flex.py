@@ -9,7 +9,8 @@ from torch.nn.attention import flex_attention as torch_flex
 from torch.nn.attention.flex_attention import BlockMask
 
 from course_lib.attention.arguments import check_key_mask, check_qkv, counted_positions
-from course_lib.attention.masks import Pattern, check_at_least, full
+from course_lib.attention.masks import Pattern, full
+from course_lib.checks import check_at_least
 from course_lib.positions.base import Position
 
 BLOCK = 128  # queries, and keys, of a block: torch's own choice

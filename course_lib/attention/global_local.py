@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.attention.arguments import check_device, check_qkv, counted_positions, kind_of
+from course_lib.attention.arguments import check_qkv, counted_positions
 from course_lib.attention.blocks import (
     Keys,
     Text,
@@ -18,8 +18,9 @@ from course_lib.attention.blocks import (
     window_keys,
 )
 from course_lib.attention.local import block_of, check_impl, is_short, with_triangle
-from course_lib.attention.masks import Pattern, check_at_least, random_blocks, window
+from course_lib.attention.masks import Pattern, random_blocks, window
 from course_lib.attention.sdpa import attention
+from course_lib.checks import check_at_least, check_device, kind_of
 from course_lib.positions.base import Position
 
 Projected = tuple[Tensor, Tensor, Tensor]

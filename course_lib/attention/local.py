@@ -4,11 +4,12 @@ from typing import Any
 
 from torch import Tensor
 
-from course_lib.attention.arguments import check_device, check_qkv
+from course_lib.attention.arguments import check_qkv
 from course_lib.attention.blocks import attend, rising_positions, text_of, unfolded_keys, window_keys
-from course_lib.attention.masks import Pattern, check_at_least, window
+from course_lib.attention.masks import Pattern, window
 from course_lib.attention.masks import causal as triangle
 from course_lib.attention.sdpa import attention
+from course_lib.checks import check_at_least, check_device
 from course_lib.positions.base import Position
 
 IMPLS = ("blocked", "unfold", "dense", "flex")

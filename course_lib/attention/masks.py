@@ -1,6 +1,5 @@
 """Attention patterns: which query may look at which key, said once as a function of their positions."""
 
-import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -8,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.checks import check_at_least
 from course_lib.positions.base import check_positions
 
 Allowed = Callable[[Tensor, Tensor], Tensor]
@@ -176,14 +176,3 @@ def random_blocks(blocks: Tensor, block: int) -> Pattern:
         return ((rows >= 0) & (rows == (k_pos // block).unsqueeze(-1))).any(-1)
 
     return Pattern(f"random_blocks({blocks.shape[1]} of {block})", allowed)
-
-
-def check_at_least(name: str, value: int, least: int) -> int:
-    """`value` as an int; ValueError unless it is a whole number, `least` or more. NumPy's integers count."""
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        whole = least - 1
-    if whole < least or isinstance(value, bool):
-        raise ValueError(f"{name}={value}; it must be {least} or more, a whole number")
-    return whole

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from course_lib.attention.arguments import Mask, Prepared, check_key_mask, counted_positions, prepare
-from course_lib.attention.masks import Pattern, check_at_least
+from course_lib.attention.masks import Pattern
 from course_lib.attention.sdpa import repeat_heads
+from course_lib.checks import check_at_least
 from course_lib.positions.base import Position, Unrotated
 
 

@@ -4,10 +4,10 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from course_lib.attention.arguments import kind_of
 from course_lib.attention.global_local import global_local_attention
-from course_lib.attention.masks import Pattern, check_at_least
+from course_lib.attention.masks import Pattern
 from course_lib.attention.multi_head import MultiHeadAttention
+from course_lib.checks import check_at_least, kind_of
 from course_lib.positions.base import Position
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from course_lib import tokenization
-from course_lib.attention.masks import check_at_least
+from course_lib.checks import check_at_least
 from course_lib.corpora.text import sentence_pairs
 from course_lib.init import seed_of
 from course_lib.tokenization import MASK, START

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from course_lib.attention.arguments import kind_of
+from course_lib.checks import kind_of
 
 
 def check_ids(ids: object) -> None:

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.attention.arguments import kind_of
 from course_lib.attention.local import block_of, local_attention
-from course_lib.attention.masks import check_at_least, draw_blocks
+from course_lib.attention.masks import draw_blocks
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
 from course_lib.attention.sparse_multi_head import GlobalLocalAttention
 from course_lib.block import PLACEMENTS, TransformerBlock
+from course_lib.checks import check_at_least, kind_of
 from course_lib.init import init_weights, seed_of
 from course_lib.mlp import MLP
 from course_lib.models.ids import check_ids

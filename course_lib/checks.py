@@ -1,0 +1,55 @@
+"""Argument checks that several modules need: each ValueError names the argument, its value and what is allowed."""
+
+import math
+import operator
+from collections.abc import Iterable
+
+from torch import Tensor
+
+
+def kind_of(value: object) -> str:
+    """Type and shape of a tensor, type of anything else, for messages."""
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def check_at_least(name: str, value: int, least: int) -> int:
+    """`value` as an int; ValueError unless it is a whole number, `least` or more. NumPy's integers count."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = least - 1
+    if whole < least or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}; it must be {least} or more, a whole number")
+    return whole
+
+
+def check_sizes(**sizes: int | None) -> None:
+    """Raise ValueError for a size that is not a whole number of 1 or more; None, a default, passes."""
+    for name, value in sizes.items():
+        if value is not None:
+            check_at_least(name, value, 1)
+
+
+def check_above(name: str, value: float, low: float) -> None:
+    """Raise ValueError unless `value` is a finite number above `low`."""
+    if not low < value < math.inf:
+        raise ValueError(f"{name}={value}; it must be above {low} and finite")
+
+
+def check_dropout(value: float) -> None:
+    """Raise ValueError unless `value` is a share from 0 to below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"dropout={value}; allowed is 0 to below 1")
+
+
+def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise ValueError unless `value` is one of `allowed`."""
+    if value not in (allowed := list(allowed)):
+        raise ValueError(f"{name}={value!r}; allowed are {', '.join(map(repr, allowed))}")
+
+
+def check_device(q: Tensor, **tensors: object) -> None:
+    """Raise ValueError for a tensor that is on another device than q."""
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.device != q.device:
+            raise ValueError(f"{name} is on {tensor.device}; q is on {q.device}")
