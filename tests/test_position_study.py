@@ -8,7 +8,8 @@ import torch
 from course_lib import corpora, tokenization
 from course_lib.evaluation import future_leak, next_token_losses
 from course_lib.experiments import load, load_tensors, positions
-from course_lib.models.pythia import POSITIONS, Pythia, PythiaConfig
+from course_lib.models.pythia import Pythia, PythiaConfig
+from course_lib.positions import POSITIONS
 
 TINY = positions.Config(steps=3, warmup=1, d_model=16, n_heads=2, n_layers=1, length=32)
 
