@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib.attention import KVCache, MultiHeadAttention, causal
+from course_lib.attention import KVCache, MultiHeadAttention, Places, causal
 from course_lib.features import record_attention
 from course_lib.mlp import MLP
 from course_lib.models.pythia import Pythia, PythiaConfig
@@ -45,7 +45,8 @@ def test_a_parallel_block_reads_one_stream_twice():
     assert torch.equal(b(x), want)
     assert not torch.allclose(b.attention_norm(x), b.mlp_norm(x))
     keys = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
-    assert torch.equal(b(x, key_mask=keys), x + b.attention(b.attention_norm(x), key_mask=keys) + b.mlp(b.mlp_norm(x)))
+    places = Places(key_mask=keys)
+    assert torch.equal(b(x, places), x + b.attention(b.attention_norm(x), places) + b.mlp(b.mlp_norm(x)))
     cache = KVCache(5)
     with torch.no_grad():
         assert torch.allclose(torch.cat([b(x[:, i : i + 1], cache=cache) for i in range(5)], 1), want, atol=1e-5)
