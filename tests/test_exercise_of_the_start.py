@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from course_lib.exercises import lesson00 as check
+from course_lib.lessons.start_here import exercises as check
 from course_lib.models.bigram import BigramConfig, BigramNetwork
 from tests.conftest import ROOT, load_file
 

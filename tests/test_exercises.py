@@ -6,7 +6,7 @@ import torch
 from course_lib import norms, pretrained
 from course_lib.corpora import fashion_tensors
 from course_lib.exercises import call, checker
-from course_lib.exercises import lesson01 as check
+from course_lib.lessons.layernorm_dynamics import exercises as check
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from tests.conftest import ROOT, load_file
 

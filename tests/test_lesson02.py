@@ -11,14 +11,14 @@ import torch
 
 from course_lib import attention as library
 from course_lib.corpora import capitals
-from course_lib.exercises import lesson02 as check
+from course_lib.lessons.attention_scoring import exercises as check
 from course_lib.experiments import as_frame, attention_scores, get_study, load
 from course_lib.experiments.attention_scores import ARMS, HELD_OUT, Config, additive_width, atlases, build, fit
 from course_lib.models.lookup import Lookup, LookupConfig, inside, lookup_loss, right_cells, right_mass
 from course_lib.models.word_vectors import count_vectors
 from course_lib.training import History
 from course_lib.viz import plots
-from course_lib.viz.scoring import (
+from course_lib.lessons.attention_scoring.score_frame import (
     SCALES,
     plot_score_frame,
     plot_sweep,
@@ -26,8 +26,8 @@ from course_lib.viz.scoring import (
     softmax_gradient,
     sweep,
 )
-from course_lib.viz.scoring_maps import plot_attention_steps, plot_weight_panels
-from course_lib.viz.scoring_widgets import Atlas, atlas_explorer, atlas_maps, score_explorer
+from course_lib.lessons.attention_scoring.weight_maps import plot_attention_steps, plot_weight_panels
+from course_lib.lessons.attention_scoring.widgets import Atlas, atlas_explorer, atlas_maps, score_panel
 from tests.conftest import ROOT, load_file
 from tests.test_meta import NoCpu
 
@@ -419,7 +419,7 @@ def test_the_four_pictures_show_the_four_matrices():
 
 
 def test_widgets_show_what_is_computed(trained):
-    explorer = score_explorer()
+    explorer = score_panel()
     assert explorer.shown.text() == score_frame(**explorer.params).text()
     for scale in SCALES:
         explorer.controls["scale"].value = scale

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.exercises import lesson03 as check
+from course_lib.lessons.multi_head_attention import exercises as check
 from course_lib.experiments import as_frame, load
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.tokenization import load as load_tokenizer
-from course_lib.viz import heads as pictures
-from course_lib.viz import sampling
+from course_lib.lessons.multi_head_attention import head_plots, next_token
 from tests.conftest import ROOT, load_file
 
 SOLUTIONS = load_file(ROOT / "solutions" / "03_multi_head_attention.py")

@@ -12,9 +12,9 @@ from course_lib import pretrained
 from course_lib.attention import Pattern, causal, global_tokens, local_attention, random_blocks
 from course_lib.attention import window as library_window
 from course_lib.attention.online import Running
-from course_lib.exercises import lesson04 as check
-from course_lib.exercises.lesson04_blocks import as_attention_fn
-from course_lib.exercises.lesson04_reach import _hops
+from course_lib.lessons.local_and_global_attention import exercises as check
+from course_lib.lessons.local_and_global_attention.exercises.blocks import as_attention_fn
+from course_lib.lessons.local_and_global_attention.exercises.reach import _hops
 from course_lib.experiments import language
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig

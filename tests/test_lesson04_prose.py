@@ -14,7 +14,7 @@ from course_lib.experiments import load
 from course_lib.experiments.long_documents import LENGTHS
 from course_lib.experiments.masked_language import speech_windows
 from course_lib.heads import attention_maps
-from course_lib.viz.complexity import exponent, recorded_complexity
+from course_lib.lessons.local_and_global_attention.complexity import exponent, recorded_complexity
 
 NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks/04_local_and_global_attention.ipynb", 4)
 PROSE = " ".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown").replace("\n", " ")

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from course_lib.evaluation import future_leak
-from course_lib.exercises import lesson05 as check
-from course_lib.exercises import lesson05_scheme
+from course_lib.lessons.positional_encodings import exercises as check
+from course_lib.lessons.positional_encodings.exercises import own_scheme
 from course_lib.experiments import language
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import AlibiPosition, Position, RotaryPosition, T5Position

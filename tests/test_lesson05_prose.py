@@ -12,15 +12,15 @@ import nbformat
 import pytest
 import torch
 
-from course_lib.exercises import lesson05_probe as probe
-from course_lib.exercises import lesson05_scheme as scheme
+from course_lib.lessons.positional_encodings.exercises import probe
+from course_lib.lessons.positional_encodings.exercises import own_scheme
 from course_lib.experiments import load_tensors
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions.absolute import sinusoids
 from course_lib.positions.alibi import UNIFORM_SLOPE, alibi_slopes
 from course_lib.positions.relative import t5_buckets
 from course_lib.positions.rope import rope_frequencies
-from course_lib.viz.wavelengths import wavelengths
+from course_lib.lessons.positional_encodings.wavelengths import wavelengths
 
 NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks/05_positional_encodings.ipynb", 4)
 PROSE = " ".join(" ".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown").split())

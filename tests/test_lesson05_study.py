@@ -14,7 +14,7 @@ from course_lib.experiments.language import windows
 from course_lib.experiments.positions import held_out_texts
 from course_lib.models.bigram import KneserNeyBigram, count_bigrams
 from course_lib.positions.alibi import alibi_slopes
-from course_lib.viz.scheme_dots import relative_perplexity
+from course_lib.lessons.positional_encodings.scheme_dots import relative_perplexity
 from tests.test_lesson05_prose import OUTPUT, PROSE, says
 
 SCHEMES = ("rope", "alibi", "t5", "shaw", "sinusoidal", "learned", "none")

@@ -14,8 +14,9 @@ from course_lib.lessons import LESSONS
 from course_lib.viz import plots
 from course_lib.viz.animate import gif, png
 from course_lib.viz.lesson_map import plot_lesson_map
-from course_lib.viz.norms import norm_frame, plot_norm_frame, plot_norm_frames, plot_sphere
-from course_lib.viz.widgets import Explorer, norm_explorer
+from course_lib.lessons.layernorm_dynamics.norm_frame import norm_frame, plot_norm_frame, plot_norm_frames, plot_sphere
+from course_lib.lessons.layernorm_dynamics.norm_widget import norm_panel
+from course_lib.viz.widgets import ControlPanel
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +132,7 @@ def test_a_frame_that_is_not_there(traces, params, words):
 
 
 def test_what_the_explorer_shows_is_what_is_computed(traces):
-    explorer = norm_explorer(traces)
+    explorer = norm_panel(traces)
     for params in (
         {"norm": "pre-norm lr=0.001", "layer": 12, "step": 0},
         {"norm": "post-norm lr=0.01", "layer": 5, "step": 300},
@@ -148,7 +149,7 @@ def test_what_the_explorer_shows_is_what_is_computed(traces):
 
 
 def test_the_layer_menu_follows_the_network(traces):
-    explorer = norm_explorer(traces)
+    explorer = norm_panel(traces)
     explorer.controls["layer"].value = 12
     explorer.controls["norm"].value = "post-norm lr=0.01"
     assert explorer.params["layer"] == 11
@@ -157,7 +158,7 @@ def test_the_layer_menu_follows_the_network(traces):
     explorer.controls["norm"].value = "pre-norm lr=0.01"
     assert len(explorer.controls["layer"].options) == 13
     with pytest.raises(ValueError, match="needed is at least one"):
-        norm_explorer({})
+        norm_panel({})
 
 
 def test_an_explorer_shows_a_refused_parameter_as_a_sentence():
@@ -330,7 +331,7 @@ def test_the_sphere_shows_its_three_clouds():
 
 
 def test_the_explorer_begins_at_the_end_of_training(traces):
-    assert norm_explorer(traces).params == {"norm": "pre-norm lr=0.001", "layer": 0, "step": 1000}
+    assert norm_panel(traces).params == {"norm": "pre-norm lr=0.001", "layer": 0, "step": 1000}
 
 
 def test_lines_are_drawn_as_they_are_given():

@@ -8,8 +8,8 @@ from course_lib import tokenization
 from course_lib.evaluation import next_token_losses, perplexity
 from course_lib.models.bigram import CountedBigram, count_bigrams
 from course_lib.viz.animate import png
-from course_lib.viz.language import WEIGHTS, bigram_view, plot_bigram_view, plot_token_losses
-from course_lib.viz.widgets import bigram_explorer
+from course_lib.lessons.start_here.bigram_view import WEIGHTS, bigram_view, plot_bigram_view, plot_token_losses
+from course_lib.lessons.start_here.bigram_widget import bigram_panel
 
 TOKENIZER = tokenization.load("english-4k")
 STREAM = torch.tensor(
@@ -48,7 +48,7 @@ def test_pictures_show_the_view():
 
 
 def test_the_explorer_shows_what_is_computed_and_takes_any_text():
-    explorer = bigram_explorer(TABLE, HELD_OUT, TOKENIZER, TEXT)
+    explorer = bigram_panel(TABLE, HELD_OUT, TOKENIZER, TEXT)
     explorer.controls["weight"].value = 0.4
     explorer.controls["text"].value = "The $1 people\\frac 日本 😀"
     expected = bigram_view(TABLE, HELD_OUT, TOKENIZER, "The $1 people\\frac 日本 😀", 0.4)

@@ -14,8 +14,8 @@ from course_lib.positions.relative import t5_buckets
 from course_lib.positions.rope import rope_frequencies
 from course_lib.viz import plots
 from course_lib.viz.animate import gif, png
-from course_lib.viz.distance_profile import distance_profile, plot_profiles
-from course_lib.viz.extrapolation import (
+from course_lib.lessons.positional_encodings.distance_profile import distance_profile, plot_profiles
+from course_lib.lessons.positional_encodings.extrapolation import (
     T_975,
     growth_by_position,
     interval,
@@ -24,7 +24,7 @@ from course_lib.viz.extrapolation import (
     plot_growth,
     position_edges,
 )
-from course_lib.viz.relative import (
+from course_lib.lessons.positional_encodings.bias_curves import (
     alibi_curves,
     bucket_view,
     mean_distance,
@@ -33,17 +33,17 @@ from course_lib.viz.relative import (
     plot_t5,
     t5_curves,
 )
-from course_lib.viz.rope import SPAN, example_vectors, plot_rope_frame, rope_frame
-from course_lib.viz.rope_motion import plot_rope_step, rope_figures, rope_steps
-from course_lib.viz.rope_widget import rope_explorer
-from course_lib.viz.scheme_dots import plot_relative, relative_perplexity
-from course_lib.viz.sinusoids import (
+from course_lib.lessons.positional_encodings.rope_frame import SPAN, example_vectors, plot_rope_frame, rope_frame
+from course_lib.lessons.positional_encodings.rope_motion import plot_rope_step, rope_figures, rope_steps
+from course_lib.lessons.positional_encodings.rope_widget import rope_panel
+from course_lib.lessons.positional_encodings.scheme_dots import plot_relative, relative_perplexity
+from course_lib.lessons.positional_encodings.sinusoids import (
     plot_position_similarity,
     plot_sinusoids,
     position_similarity,
     sinusoid_view,
 )
-from course_lib.viz.wavelengths import plot_wavelengths, wavelengths
+from course_lib.lessons.positional_encodings.wavelengths import plot_wavelengths, wavelengths
 
 Q, K = example_vectors(16)
 
@@ -170,7 +170,7 @@ def test_a_rope_frame_is_two_rotations(m, n, theta):
 
 
 def test_what_the_rope_explorer_shows_is_what_is_computed():
-    explorer = rope_explorer()
+    explorer = rope_panel()
     params = {"q_pos": 12, "k_pos": 7, "shift": 0, "pair": 1, "theta": 10_000.0}
     before = explorer.shown.scores
     for change in ({"shift": 30}, {"pair": 5, "theta": 100.0}):
@@ -185,7 +185,7 @@ def test_what_the_rope_explorer_shows_is_what_is_computed():
         if params["theta"] == 10_000:
             assert np.allclose(explorer.shown.scores, before, atol=1e-5)  # both moved: the scores stay
     assert explorer.children[2].value == png(explorer.figure())
-    own = rope_explorer([1.0, 0.0], [0.0, 1.0], thetas=(50.0,))
+    own = rope_panel([1.0, 0.0], [0.0, 1.0], thetas=(50.0,))
     assert own.shown.scores[0] == pytest.approx(math.cos(math.pi / 2 - 5), abs=1e-5)
 
 
@@ -335,9 +335,9 @@ def test_heads_by_distance():
         (lambda: rope_frame(0, 0, 8, q=Q, k=K), "pair=8; allowed is 0 to 7"),
         (lambda: rope_frame(0, 0, 0, q=Q, k=K[:4]), "q has shape (16,), k (4,)"),
         (lambda: rope_frame(0, 0, 0, 1.0, q=Q, k=K), "theta=1.0"),
-        (lambda: rope_explorer(Q), "q and k: one of them is None"),
-        (lambda: rope_explorer(Q[:3], K[:3]), "rotary_dim=3"),
-        (lambda: rope_explorer(thetas=(1.0,)), "thetas=(1.0,)"),
+        (lambda: rope_panel(Q), "q and k: one of them is None"),
+        (lambda: rope_panel(Q[:3], K[:3]), "rotary_dim=3"),
+        (lambda: rope_panel(thetas=(1.0,)), "thetas=(1.0,)"),
         (lambda: rope_steps(Q, K, length=4, back=3), "back=3; allowed is 1 to 2"),
         (lambda: rope_steps(Q, K, pairs=(0, 8, 1, 2)), "pairs=(0, 8, 1, 2)"),
         (lambda: wavelengths(16, trained=0), "trained=0"),

@@ -12,7 +12,7 @@ from course_lib.attention.sdpa import attention
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.viz import plots
 from course_lib.viz.animate import png
-from course_lib.viz.complexity import (
+from course_lib.lessons.local_and_global_attention.complexity import (
     LONGEST,
     NAMES,
     Complexity,
@@ -21,12 +21,12 @@ from course_lib.viz.complexity import (
     measure_complexity,
     plot_complexity,
 )
-from course_lib.viz.pattern_choice import CATEGORIES, HEAD_DIM, HEADS, KINDS, Choice
-from course_lib.viz.pattern_plots import COLORS, pattern_gallery, plot_pattern_frame
-from course_lib.viz.pattern_widgets import PLACES, Places, complexity_widget, pattern_explorer
-from course_lib.viz.patterns import FAR, TIMED, cost, pattern_frame, quick
-from course_lib.viz.reach import plot_reach, reach_frame
-from course_lib.viz.sparse_plots import (
+from course_lib.lessons.local_and_global_attention.pattern_choice import CATEGORIES, HEAD_DIM, HEADS, KINDS, Choice
+from course_lib.lessons.local_and_global_attention.pattern_plots import COLORS, pattern_gallery, plot_pattern_frame
+from course_lib.lessons.local_and_global_attention.pattern_widgets import PLACES, Places, complexity_widget, pattern_panel
+from course_lib.lessons.local_and_global_attention.pattern_frame import FAR, TIMED, cost, pattern_frame, quick
+from course_lib.lessons.local_and_global_attention.reach import plot_reach, reach_frame
+from course_lib.lessons.local_and_global_attention.study_plots import (
     plot_loss_against_seconds,
     plot_retrieval,
     plot_retrieval_curves,
@@ -205,7 +205,7 @@ def test_the_gallery_is_computed():
 
 
 def test_what_the_pattern_explorer_shows_is_what_is_computed():
-    explorer = pattern_explorer(measure=fixed)
+    explorer = pattern_panel(measure=fixed)
     params = {"kind": "window + global", "length": 128, "radius": 8, "n_random": 1, "dilation": 4, "places": (0,)}
     for change in ({}, {"kind": "BigBird", "n_random": 3, "places": (0, 96)}, {"kind": "full"}):
         for name, value in change.items():
@@ -225,7 +225,7 @@ def test_what_the_pattern_explorer_shows_is_what_is_computed():
 
 
 def test_a_global_token_behind_the_end_is_refused_in_a_sentence():
-    explorer = pattern_explorer(measure=fixed)
+    explorer = pattern_panel(measure=fixed)
     picture = explorer.children[2].value
     explorer.controls["places"].buttons[224].value = True  # as a click does
     assert explorer.params["places"] == (0, 224)

@@ -5,7 +5,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from course_lib.experiments import load_tensors
-from course_lib.viz.norms import norm_frame, plot_norm_frame
+from course_lib.lessons.layernorm_dynamics.norm_frame import norm_frame, plot_norm_frame
 
 from .drive import choose, errors, open_notebook, press, run_all, shown, to_be_shown
 from .lab import Lab, browser_copy

@@ -7,8 +7,8 @@ from playwright.sync_api import Page, expect
 
 from course_lib.corpora import capitals
 from course_lib.experiments.attention_scores import ARMS, HELD_OUT, Config, build, fit
-from course_lib.viz.scoring import plot_score_frame, score_frame
-from course_lib.viz.scoring_widgets import Atlas, atlas_maps
+from course_lib.lessons.attention_scoring.score_frame import plot_score_frame, score_frame
+from course_lib.lessons.attention_scoring.widgets import Atlas, atlas_maps
 
 from .drive import choose, errors, open_notebook, press, run_all, settle, shown, to_be_shown
 from .lab import Lab, browser_copy

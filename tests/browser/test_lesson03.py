@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from course_lib import pretrained, tokenization
 from course_lib.viz.model_maps import maps_of
-from course_lib.viz.sampling import next_token, plot_next_token
+from course_lib.lessons.multi_head_attention.next_token import next_token, plot_next_token
 
 from .drive import errors, open_notebook, press, run_all, settle, shown, to_be_shown
 from .lab import Lab, browser_copy

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
-from course_lib.viz.patterns import pattern_frame
+from course_lib.lessons.local_and_global_attention.pattern_frame import pattern_frame
 
 from .drive import choose, errors, open_notebook, press, run_all, settle
 from .lab import Lab, browser_copy

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from course_lib.viz.rope import RopeFrame, example_vectors, plot_rope_frame, rope_frame
+from course_lib.lessons.positional_encodings.rope_frame import RopeFrame, example_vectors, plot_rope_frame, rope_frame
 
 from .drive import errors, open_notebook, press, run_all, shown, to_be_shown
 from .lab import Lab, browser_copy

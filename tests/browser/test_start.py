@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from course_lib import corpora, tokenization
 from course_lib.models.bigram import CountedBigram, count_bigrams
 from course_lib.tokenization import END
-from course_lib.viz.language import bigram_view, plot_bigram_view
+from course_lib.lessons.start_here.bigram_view import bigram_view, plot_bigram_view
 from course_lib.viz.plots import use_house_style
 
 from .drive import errors, open_notebook, press, run_all, shown, to_be_shown

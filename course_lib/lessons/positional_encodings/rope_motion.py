@@ -8,9 +8,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from course_lib.lessons.positional_encodings.rope_frame import (
+    QUERY,
+    SCORE,
+    RopeFrame,
+    draw_pair,
+    rope_frame,
+    tokens,
+    turned,
+)
 from course_lib.positions.rope import RotaryPosition
 from course_lib.viz.plots import GREY, new_figure
-from course_lib.viz.rope import QUERY, SCORE, RopeFrame, draw_pair, rope_frame, tokens, turned
 
 BACK = 5  # the key is so many tokens before the query
 

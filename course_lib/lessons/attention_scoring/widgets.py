@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import ipywidgets as widgets
 import torch
 
+from course_lib.lessons.attention_scoring.score_frame import SCALES, WIDTHS, plot_score_frame, score_frame
 from course_lib.models.lookup import Lookup, inside
 from course_lib.viz.attention_maps import AttentionMaps
 from course_lib.viz.explorer import AttentionExplorer, explore
-from course_lib.viz.scoring import SCALES, WIDTHS, plot_score_frame, score_frame
-from course_lib.viz.widgets import Explorer
+from course_lib.viz.widgets import ControlPanel
 
 MOST_QUESTIONS = 64
 
 
-def score_explorer() -> Explorer:
+def score_panel() -> ControlPanel:
     """Explore the softmax of eight random scores: sliders over width and temperature, a menu for the scale."""
     style, wide = {"description_width": "initial"}, widgets.Layout(width="300px")
     controls = {
@@ -26,7 +26,7 @@ def score_explorer() -> Explorer:
         ),
         "scale": widgets.Dropdown(options=list(SCALES), value="none", description="scale", style=style),
     }  # fmt: skip
-    return Explorer(score_frame, plot_score_frame, controls)
+    return ControlPanel(score_frame, plot_score_frame, controls)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,21 @@ import ipywidgets as widgets
 import numpy as np
 from numpy.typing import ArrayLike
 
-from course_lib.viz.rope import SPAN, RopeFrame, example_vectors, plot_rope_frame, rope_frame
-from course_lib.viz.widgets import Explorer
+from course_lib.lessons.positional_encodings.rope_frame import (
+    SPAN,
+    RopeFrame,
+    example_vectors,
+    plot_rope_frame,
+    rope_frame,
+)
+from course_lib.viz.widgets import ControlPanel
 
 THETAS = (10.0, 100.0, 1_000.0, 10_000.0, 100_000.0, 1_000_000.0)
 
 
-def rope_explorer(q: ArrayLike | None = None, k: ArrayLike | None = None, thetas: Sequence[float] = THETAS) -> Explorer:
+def rope_panel(
+    q: ArrayLike | None = None, k: ArrayLike | None = None, thetas: Sequence[float] = THETAS
+) -> ControlPanel:
     """Explore `rope_frame`: sliders for the positions of query and key, one that moves both, the pair, and theta.
 
     q and k (head_dim,) are a query and a key before the turn; None is `example_vectors`. Raises ValueError for only
@@ -45,4 +53,4 @@ def rope_explorer(q: ArrayLike | None = None, k: ArrayLike | None = None, thetas
     def compute(q_pos: int, k_pos: int, shift: int, pair: int, theta: float) -> RopeFrame:
         return rope_frame(q_pos + shift, k_pos + shift, pair, theta, q=query, k=key)
 
-    return Explorer(compute, plot_rope_frame, controls)
+    return ControlPanel(compute, plot_rope_frame, controls)

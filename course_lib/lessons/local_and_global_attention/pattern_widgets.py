@@ -8,12 +8,12 @@ import ipywidgets as widgets
 import traitlets
 from matplotlib.figure import Figure
 
+from course_lib.lessons.local_and_global_attention.complexity import Complexity, measure_complexity, plot_complexity
+from course_lib.lessons.local_and_global_attention.pattern_choice import KINDS
+from course_lib.lessons.local_and_global_attention.pattern_frame import Measure, PatternFrame, pattern_frame, quick
+from course_lib.lessons.local_and_global_attention.pattern_plots import plot_pattern_frame
 from course_lib.viz.animate import png
-from course_lib.viz.complexity import Complexity, measure_complexity, plot_complexity
-from course_lib.viz.pattern_choice import KINDS
-from course_lib.viz.pattern_plots import plot_pattern_frame
-from course_lib.viz.patterns import Measure, PatternFrame, pattern_frame, quick
-from course_lib.viz.widgets import ERROR_RED, Explorer, sentence_of
+from course_lib.viz.widgets import ERROR_RED, ControlPanel, sentence_of
 
 PLACES = tuple(range(0, 256, 32))  # that may be made global
 
@@ -57,7 +57,7 @@ class Places(widgets.HBox):
             button.disabled = self.disabled
 
 
-def pattern_explorer(measure: Measure = quick) -> Explorer:
+def pattern_panel(measure: Measure = quick) -> ControlPanel:
     """Explore `pattern_frame`: a menu of patterns, sliders for length, radius, random blocks and dilation, and buttons.
 
     The buttons make tokens global. What the chosen pattern does not know is grey. `measure(run)` gives the seconds of a
@@ -94,7 +94,7 @@ def pattern_explorer(measure: Measure = quick) -> Explorer:
     def compute(**params: Any) -> PatternFrame:
         return pattern_frame(**params, measure=measure)
 
-    return Explorer(compute, plot_pattern_frame, controls, grey_out)
+    return ControlPanel(compute, plot_pattern_frame, controls, grey_out)
 
 
 class ComplexityWidget(widgets.VBox):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from course_lib.exercises import Wrong, call, checker, expect, expect_kind
-from course_lib.exercises.lesson05_probe import tell_apart
-from course_lib.exercises.lesson05_rotary import injected, rotate, to_half_split
-from course_lib.exercises.lesson05_scheme import scheme
+from course_lib.lessons.positional_encodings.exercises.own_scheme import scheme
+from course_lib.lessons.positional_encodings.exercises.probe import tell_apart
+from course_lib.lessons.positional_encodings.exercises.rotary import injected, rotate, to_half_split
 from course_lib.positions.absolute import sinusoids as library_sinusoids
 
 __all__ = ["alibi_bias", "bucket", "injected", "rotate", "scheme", "sinusoids", "tell_apart", "to_half_split"]

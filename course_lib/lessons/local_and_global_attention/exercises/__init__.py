@@ -9,9 +9,9 @@ from torch import Tensor
 from course_lib.attention import Pattern, causal, global_tokens
 from course_lib.attention import window as library_window
 from course_lib.exercises import Wrong, call, checker, expect_kind, learners_code
-from course_lib.exercises.lesson04_blocks import injected, local
-from course_lib.exercises.lesson04_online import add_tile, injected_online
-from course_lib.exercises.lesson04_reach import design, hops
+from course_lib.lessons.local_and_global_attention.exercises.blocks import injected, local
+from course_lib.lessons.local_and_global_attention.exercises.online import add_tile, injected_online
+from course_lib.lessons.local_and_global_attention.exercises.reach import design, hops
 
 __all__ = ["add_tile", "count_pairs", "design", "hops", "injected", "injected_online", "local", "window"]
 

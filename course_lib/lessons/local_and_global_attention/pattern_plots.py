@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from course_lib.attention.masks import causal
-from course_lib.viz.pattern_choice import CATEGORIES, Choice
-from course_lib.viz.patterns import Cost, PatternFrame
+from course_lib.lessons.local_and_global_attention.pattern_choice import CATEGORIES, Choice
+from course_lib.lessons.local_and_global_attention.pattern_frame import Cost, PatternFrame
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 COLORS = dict(

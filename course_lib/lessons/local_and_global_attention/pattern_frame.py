@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from course_lib.attention.local import block_of
+from course_lib.lessons.local_and_global_attention.pattern_choice import HEAD_DIM, HEADS, Choice
 from course_lib.measure import seconds, timed
-from course_lib.viz.pattern_choice import HEAD_DIM, HEADS, Choice
 
 FLOAT = 4  # bytes of a number
 LONGEST = 256  # a map of more would be finer than the screen
