@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PACKAGE = Path(course_lib.__file__).parent  # of what is installed: a wheel must hold it all
 HOME = PACKAGE / "lessons"
-FOLDERS = sorted(path.name for path in HOME.iterdir() if path.is_dir() and path.name != "__pycache__")
+FOLDERS = sorted(path.parent.name for path in HOME.glob("*/__init__.py"))
 
 
 def lesson_of(path):
