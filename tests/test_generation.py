@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from course_lib.generation import generate, next_token_probabilities
+from course_lib.generation import generate, left_padded, next_token_probabilities
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from tests.conftest import randomise
 
@@ -235,6 +235,39 @@ def test_the_model_is_used_as_it_is(model):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_an_endless_temperature_is_an_even_draw_from_what_is_allowed():
+    assert next_token_probabilities(torch.tensor([1.0, -torch.inf, 2.0]), torch.inf).tolist() == [0.5, 0, 0.5]
+    ties = next_token_probabilities(torch.tensor([1.0, 3.0, 2.0]), torch.inf, top_k=1)
+    assert ties.tolist() == [pytest.approx(1 / 3)] * 3  # all tie with the first
+
+
+PROMPTS = [[4], [1, 2, 3, 4, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 1.5, "top_k": 3}])
+def test_prompts_of_any_length_in_one_batch(model, options, use_cache):
+    """Each goes on as it would alone: greedily to the bit, and with the same probabilities."""
+    ids = left_padded(PROMPTS)
+    assert ids.tolist() == [[0, 0, 0, 0, 4], [1, 2, 3, 4, 1], [0, 0, 0, 2, 2]]
+    got = generate(model, ids, 5, use_cache=use_cache, **options)
+    assert torch.equal(got[:, :5], ids)
+    if options["temperature"] == 0:
+        for row, prompt in zip(got, PROMPTS, strict=True):
+            alone = generate(model, torch.tensor([prompt]), 5, use_cache=use_cache, **options)
+            assert torch.equal(row[5:], alone[0, len(prompt) :])
+    assert torch.equal(got, generate(model, ids, 5, use_cache=not use_cache, **options))
+
+
+def test_where_no_token_is_padding(model):
+    """A vocabulary of one's own may begin with a token like others, and a decoder need not know of padding."""
+    ids = torch.tensor([[0, 0, 4], [1, 2, 3]])
+    read = generate(model, ids, 3, temperature=0, pad=None)[0, 3:]
+    assert not torch.equal(read, generate(model, ids, 3, temperature=0)[0, 3:])
+    assert torch.equal(read, generate(model, ids[:1], 3, temperature=0, pad=None)[0, 3:])
+    assert generate(Dice(), ids[1:], 2).shape == (1, 5)
+
+
 class Broken(Dice):
     def forward(self, ids, caches=None):
         return super().forward(ids).masked_fill(torch.tensor([True, False, False, False, False]), torch.nan)
@@ -244,6 +277,9 @@ class Broken(Dice):
     ("action", "words"),
     [
         (lambda m: generate(m, IDS, -1), "n_tokens=-1; it must be 0 or more"),
+        (lambda m: generate(m, 0 * IDS, 1), "ids: a row holds nothing but pad=0; needed is one token or more"),
+        (lambda m: left_padded([]), "prompts have lengths []; needed is one token or more in each"),
+        (lambda m: left_padded([[3], []]), "prompts have lengths [1, 0]"),
         (lambda m: generate(m, IDS[0], 1), "ids has shape (3,); needed is (B, T) with at least one token"),
         (lambda m: generate(m, IDS[:, :0], 1), "ids has shape (2, 0)"),
         (lambda m: generate(m, IDS.float(), 1), "ids is torch.float32 (2, 3); needed is int64 or int32"),
