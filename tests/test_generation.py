@@ -199,14 +199,14 @@ class Dice(nn.Module):
 
 
 def test_tokens_come_as_often_as_they_are_likely():
-    text = generate(Dice(), torch.zeros(4000, 1, dtype=torch.long), 5)[:, 1:]
+    text = generate(Dice(), torch.ones(4000, 1, dtype=torch.long), 5)[:, 1:]
     for step in text.T:
         share = torch.bincount(step, minlength=5) / len(step)
         assert (share - P).abs().max() < 4 * (0.25 / len(step)) ** 0.5
     assert (text[:, 0] != text[:, 1]).any()
-    few = generate(Dice(), torch.zeros(500, 1, dtype=torch.long), 3, top_k=2)[:, 1:]
+    few = generate(Dice(), torch.ones(500, 1, dtype=torch.long), 3, top_k=2)[:, 1:]
     assert set(few.flatten().tolist()) == {1, 3}
-    few = generate(Dice(), torch.zeros(500, 1, dtype=torch.long), 3, top_p=0.66)[:, 1:]
+    few = generate(Dice(), torch.ones(500, 1, dtype=torch.long), 3, top_p=0.66)[:, 1:]
     assert set(few.flatten().tolist()) == {1, 3, 4}
 
 
@@ -261,11 +261,11 @@ def test_prompts_of_any_length_in_one_batch(model, options, use_cache):
 
 def test_where_no_token_is_padding(model):
     """A vocabulary of one's own may begin with a token like others, and a decoder need not know of padding."""
-    ids = torch.tensor([[0, 0, 4], [1, 2, 3]])
-    read = generate(model, ids, 3, temperature=0, pad=None)[0, 3:]
-    assert not torch.equal(read, generate(model, ids, 3, temperature=0)[0, 3:])
-    assert torch.equal(read, generate(model, ids[:1], 3, temperature=0, pad=None)[0, 3:])
-    assert generate(Dice(), ids[1:], 2).shape == (1, 5)
+    ids = torch.tensor([[0, 0, last] for last in range(1, 13)])
+    read = generate(model, ids, 3, temperature=0, pad=None)[:, 3:]
+    assert not torch.equal(read, generate(model, ids, 3, temperature=0)[:, 3:])
+    assert torch.equal(read[3:4], generate(model, ids[3:4], 3, temperature=0, pad=None)[:, 3:])
+    assert generate(Dice(), torch.tensor([[1, 2, 3]]), 2).shape == (1, 5)
 
 
 class Broken(Dice):

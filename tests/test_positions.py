@@ -216,8 +216,8 @@ def test_what_cannot_be_is_named(action, words):
 
 SIZES = {"d_model": 16, "n_heads": 2, "max_positions": 12}
 MADE = {
-    "rope": RotaryPosition, "alibi": AlibiPosition, "t5": T5Position, "shaw": ShawPosition, "sinusoidal": SinusoidalPosition,
-    "learned": LearnedPosition, "none": Position,
+    "rope": RotaryPosition, "alibi": AlibiPosition, "t5": T5Position, "shaw": ShawPosition,
+    "sinusoidal": SinusoidalPosition, "learned": LearnedPosition, "none": Position,
 }  # fmt: skip
 
 
