@@ -1,11 +1,14 @@
 """Notebooks as saved: run from the top, without errors, warnings, widget state or local paths; claims match records."""
 
+import ast
 import json
 import re
+from functools import reduce
 
 import nbformat
 import pytest
 
+from course_lib import show_source
 from course_lib.experiments import as_frame, load, load_tensors
 from tests.conftest import ROOT
 
@@ -177,3 +180,37 @@ def test_source_that_is_shown_is_the_last_of_its_cell(path):
         lines = [line for line in cell.source.splitlines() if cell.cell_type == "code" and line.strip()]
         shown = [i for i, line in enumerate(lines) if line.startswith("show_source(")]
         assert shown in ([], [len(lines) - 1]), cell.source
+
+
+def python(cell):
+    """The parsed code of a cell, less its IPython magics."""
+    return ast.parse(re.sub(r"^( *)%.*", r"\1pass", cell.source, flags=re.M))
+
+
+def shown_sources(path):
+    """(expression, object, saved Markdown) of each `show_source(...)`; the notebook's own imports find the object."""
+    imported, found = {}, []
+    for cell in nbformat.read(path, 4).cells:
+        if cell.cell_type != "code":
+            continue
+        for node in python(cell).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                imported |= {(a.asname or a.name).partition(".")[0]: node for a in node.names}
+            elif isinstance(node, ast.Expr) and re.match(r"show_source\(", expression := ast.unparse(node)):
+                name, *attributes = ast.unparse(node.value.args[0]).split(".")
+                assert name in imported, f"{path.name}: {expression} shows what was not imported"
+                scope = {}
+                exec(compile(ast.Module([imported[name]], []), path.name, "exec"), scope)
+                saved = [output["data"]["text/markdown"] for output in cell.outputs if "data" in output]
+                found.append((expression, reduce(getattr, attributes, scope[name]), saved))
+    return found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_source_that_is_shown_is_todays(path):
+    """Red when the code changed after the notebook was saved: then `make notebooks NB=...`."""
+    raw = path.read_text("utf-8")
+    sources = shown_sources(path)
+    assert len(sources) == len(re.findall(r"^ *\"show_source\(", raw, re.M)), "a call that this test cannot see"
+    for expression, shown, saved in sources:
+        assert saved == [show_source(shown).data], f"{expression}: run `make notebooks NB=notebooks/{path.name}`"
