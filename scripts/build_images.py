@@ -1,6 +1,8 @@
-"""Draw the pictures of README and docs again: `make images`. They come from recorded runs: this takes seconds.
+"""Draw the pictures of README and docs again: `make images`.
 
-python scripts/build_images.py [NAME ...]        (default: all of them; names are those of the files in images/)
+    python scripts/build_images.py [NAME ...]        (default: all; a picture's name is that of its file)
+
+They come from recorded runs: this takes seconds.
 """
 
 import sys
@@ -11,6 +13,9 @@ from matplotlib.figure import Figure
 
 from course_lib import corpora, pretrained, tokenization
 from course_lib.experiments import load_tensors
+from course_lib.lessons.layernorm_dynamics.norm_frame import norm_frame, plot_norm_frames
+from course_lib.lessons.positional_encodings.rope_frame import example_vectors
+from course_lib.lessons.positional_encodings.rope_motion import rope_figures, rope_steps
 from course_lib.paths import shipped, whole_or_nothing
 from course_lib.viz.animate import gif, png
 from course_lib.viz.attention_maps import Selection
@@ -18,10 +23,7 @@ from course_lib.viz.attention_plot import plot_maps
 from course_lib.viz.contact_sheet import choose_drawings, contact_sheet
 from course_lib.viz.lesson_map import plot_lesson_map
 from course_lib.viz.model_maps import maps_of
-from course_lib.viz.norms import norm_frame, plot_norm_frames
 from course_lib.viz.plots import use_house_style
-from course_lib.viz.rope import example_vectors
-from course_lib.viz.rope_motion import rope_figures, rope_steps
 from draw_architecture import plot_architecture
 
 IMAGES = shipped("data").parent / "images"
