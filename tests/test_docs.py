@@ -11,7 +11,6 @@ import tomllib
 import pytest
 import yaml
 
-from course_lib.lessons import LESSONS, PARTS
 from tests.conftest import ROOT, load_file
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -100,18 +99,6 @@ def test_make_refuses_a_python_that_is_too_old_or_too_new(tmp_path):
     assert done.returncode != 0
     assert "Python 3.10 is not supported" in done.stderr
     assert not (tmp_path / ".venv").exists()
-
-
-def test_the_map_of_lessons_is_the_tree():
-    there = {p.name for p in (ROOT / "notebooks").glob("*.ipynb")} - {"00_start_here.ipynb"}
-    assert {lesson.notebook for lesson in LESSONS if lesson.ready} == there
-    assert sorted(n for numbers in PARTS.values() for n in numbers) == [lesson.number for lesson in LESSONS]
-    for lesson in LESSONS:
-        row = next(line for line in README.splitlines() if line.startswith(f"| {lesson.number:02d} |"))
-        assert lesson.title in row
-        assert lesson.question in row
-        assert (f"(notebooks/{lesson.notebook})" in row) == lesson.ready
-        assert ("planned" in row) != lesson.ready
 
 
 def _links(path):

@@ -10,10 +10,8 @@ import torch
 from PIL import Image
 
 from course_lib.experiments import get_study, load_tensors
-from course_lib.lessons import LESSONS
 from course_lib.viz import plots
 from course_lib.viz.animate import gif, png
-from course_lib.viz.lesson_map import plot_lesson_map
 from course_lib.lessons.layernorm_dynamics.norm_frame import norm_frame, plot_norm_frame, plot_norm_frames, plot_sphere
 from course_lib.lessons.layernorm_dynamics.norm_widget import norm_panel
 from course_lib.viz.widgets import ControlPanel
@@ -239,11 +237,6 @@ def test_gif_has_a_frame_a_figure_and_is_whole_or_nothing(tmp_path, traces):
     assert [p.name for p in tmp_path.iterdir()] == ["a.gif"]
 
 
-def test_the_map_shows_every_lesson():
-    texts = " ".join(t.get_text() for t in plot_lesson_map().axes[0].texts)
-    assert all(lesson.title in texts for lesson in LESSONS)
-
-
 def test_every_figure_is_narrow_enough():
     with pytest.raises(ValueError, match="at most 10"):
         plots.new_figure(size=(11, 3))
@@ -352,11 +345,3 @@ def test_lines_are_drawn_as_they_are_given():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "5", "10"]
     colors = {t.get_text(): t.get_color() for t in ax.texts}
     assert (colors["solid"], colors["dashed"]) == plots.OKABE_ITO[:2]
-
-
-def test_the_map_tells_ready_from_planned():
-    ax = plot_lesson_map().axes[0]
-    words = [t.get_text().split(" · ")[0] for t in ax.texts if t.get_text().startswith(("ready", "planned"))]
-    assert words.count("ready") == sum(lesson.ready for lesson in LESSONS)
-    filled = [p for p in ax.patches if hasattr(p, "get_boxstyle") and p.get_facecolor()[3] > 0]
-    assert len(filled) == words.count("ready")
