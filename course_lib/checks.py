@@ -4,12 +4,18 @@ import math
 import operator
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 
 def kind_of(value: object) -> str:
     """Type and shape of a tensor, type of anything else, for messages."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def on_host(x: Tensor) -> bool:
+    """Whether the values of x can be looked at: a GPU would have to wait, and a graph that is captured has none."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def check_at_least(name: str, value: int, least: int) -> int:

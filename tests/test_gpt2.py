@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from course_lib.attention import KVCache, MultiHeadAttention, Pattern, WindowKVCache, causal, window
-from course_lib.block import TransformerBlock
 from course_lib.evaluation import future_leak
 from course_lib.init import init_weights
 from course_lib.mlp import MLP
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.norms import LayerNorm, fused_layer_norm
+from course_lib.transformer_block import TransformerBlock
 from tests.conftest import randomise, relative_error
 
 SMALL = {"vocab_size": 13, "max_positions": 12, "d_model": 8, "n_heads": 4, "n_layers": 3}

@@ -19,11 +19,11 @@ from course_lib.attention import (
     window,
 )
 from course_lib.attention.online import online_attention
-from course_lib.block import TransformerBlock
 from course_lib.mlp import MLP
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.norms import LayerNorm
 from course_lib.positions import AlibiPosition, RotaryPosition, ShawPosition, T5Position
+from course_lib.transformer_block import TransformerBlock
 from tests.conftest import randomise, relative_error
 from tests.local_cases import D, H, arguments, assert_equal, blocks_of, cases, heads, with_gradients
 

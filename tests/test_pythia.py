@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from course_lib.attention import KVCache, MultiHeadAttention, causal
-from course_lib.block import PLACEMENTS, TransformerBlock
 from course_lib.features import record_attention
 from course_lib.mlp import MLP
 from course_lib.models.pythia import POSITIONS, Pythia, PythiaConfig
 from course_lib.norms import LayerNorm, fused_layer_norm
 from course_lib.positions import AlibiPosition, Position, RotaryPosition, ShawPosition, T5Position
+from course_lib.transformer_block import PLACEMENTS, TransformerBlock
 from tests.conftest import randomise, relative_error
 
 SMALL = {

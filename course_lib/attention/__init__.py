@@ -2,6 +2,8 @@
 
 from course_lib.attention.additive import AdditiveAttention
 from course_lib.attention.arguments import AttentionFn
+from course_lib.attention.big_bird import draw_blocks, random_blocks
+from course_lib.attention.changed import with_attention
 from course_lib.attention.global_local import global_local_attention
 from course_lib.attention.kv_cache import KVCache, WindowKVCache
 from course_lib.attention.local import local_attention
@@ -9,13 +11,12 @@ from course_lib.attention.masks import (
     Pattern,
     causal,
     dilated,
-    draw_blocks,
     full,
     global_tokens,
-    random_blocks,
     window,
 )
 from course_lib.attention.multi_head import MultiHeadAttention
+from course_lib.attention.places import Places
 from course_lib.attention.sdpa import attention, masked_softmax
 from course_lib.attention.sparse_multi_head import GlobalLocalAttention
 
@@ -26,6 +27,7 @@ __all__ = [
     "KVCache",
     "MultiHeadAttention",
     "Pattern",
+    "Places",
     "WindowKVCache",
     "attention",
     "causal",
@@ -38,4 +40,5 @@ __all__ = [
     "masked_softmax",
     "random_blocks",
     "window",
+    "with_attention",
 ]

@@ -9,19 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from course_lib.attention.big_bird import draw_blocks, random_blocks
 from course_lib.attention.global_local import global_local_attention
 from course_lib.attention.local import block_of, is_short, local_attention
-from course_lib.attention.masks import (
-    Pattern,
-    check_at_least,
-    dilated,
-    draw_blocks,
-    full,
-    global_tokens,
-    random_blocks,
-    window,
-)
+from course_lib.attention.masks import Pattern, dilated, full, global_tokens, window
 from course_lib.attention.sdpa import attention
+from course_lib.checks import check_at_least
 
 KINDS = ("full", "window", "window + global", "BigBird", "dilated")
 CATEGORIES = ("nothing", "all", "window", "random block", "global", "computed in vain")  # by their number in a map

@@ -22,7 +22,7 @@ AddTile = Callable[[Running, Tensor, Tensor], Running]
 
 
 def _start(width: int = D) -> Running:
-    return no_keys_yet(torch.zeros(B, H, T, D), width, torch.float32)
+    return no_keys_yet(torch.zeros(B, H, T, D), width)
 
 
 def _mistakes(running: Running, logits: Tensor, values: Tensor) -> dict[str, dict[str, Tensor]]:

@@ -1,11 +1,11 @@
 """One layer of a transformer: attention between the tokens, then an MLP in each."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from course_lib.attention.kv_cache import Cache
 from course_lib.attention.multi_head import MultiHeadAttention
+from course_lib.attention.places import WHOLE_TEXT, Places
+from course_lib.checks import check_choice
 
 PLACEMENTS = ("pre", "post", "parallel")
 
@@ -26,8 +26,7 @@ class TransformerBlock(nn.Module):
         placement: str = "pre", dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        if placement not in PLACEMENTS:
-            raise ValueError(f"placement={placement!r}; allowed are {', '.join(PLACEMENTS)}")
+        check_choice("placement", placement, PLACEMENTS)
         if len(norms) != 2:
             raise ValueError(f"norms has {len(norms)} entries; needed are two, of the attention and of the MLP")
         self.placement = placement
@@ -35,18 +34,13 @@ class TransformerBlock(nn.Module):
         self.attention_norm, self.mlp_norm = norms
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self, x: Tensor, *, key_mask: Tensor | None = None, q_pos: Tensor | None = None, cache: Cache | None = None,
-        global_mask: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """x (B, T, C) -> (B, T, C); arguments as in `MultiHeadAttention`, global_mask as in `GlobalLocalAttention`."""
-        arguments: dict[str, Any] = {"key_mask": key_mask, "q_pos": q_pos, "cache": cache, "global_mask": global_mask}
-        given = {name: value for name, value in arguments.items() if value is not None}  # each takes what it knows
+    def forward(self, x: Tensor, places: Places = WHOLE_TEXT, *, cache: Cache | None = None) -> Tensor:
+        """x (B, T, C) -> (B, T, C); `places` and `cache` go to the attention as they are."""
         if self.placement == "pre":
-            x = x + self.dropout(self.attention(self.attention_norm(x), **given))
+            x = x + self.dropout(self.attention(self.attention_norm(x), places, cache=cache))
             return x + self.dropout(self.mlp(self.mlp_norm(x)))
         if self.placement == "parallel":
-            written = self.dropout(self.attention(self.attention_norm(x), **given))
+            written = self.dropout(self.attention(self.attention_norm(x), places, cache=cache))
             return x + written + self.dropout(self.mlp(self.mlp_norm(x)))
-        x = self.attention_norm(x + self.dropout(self.attention(x, **given)))
+        x = self.attention_norm(x + self.dropout(self.attention(x, places, cache=cache)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
