@@ -29,8 +29,9 @@ unit: $(VENV)/.test  ## the fast part
 notebooks: $(VENV)/.test  ## execute notebooks and save them with outputs; NB="notebooks/01*.ipynb" picks some
 	PYTHONPATH=tests/offline $(BIN)/python scripts/run_notebooks.py $(NB)
 
-lessons: $(VENV)/.test  ## write the table of lessons into README, notebook 00 and the map
-	PYTHONPATH=tests/offline $(BIN)/python scripts/stamp_lessons.py
+lessons: $(VENV)/.test  ## write the table of lessons into README, notebook 00 and the map; shown sources into all notebooks
+	$(BIN)/python scripts/stamp_lessons.py
+	$(BIN)/python scripts/stamp_sources.py
 	$(BIN)/python scripts/build_images.py lesson_map
 
 new-lesson: $(VENV)/.test  ## begin a lesson: make new-lesson NAME=my_topic TITLE="My topic" QUESTION="What is it?"

@@ -1,4 +1,4 @@
-"""Lesson 1: the explorer of norms shows what `norm_frame` computes."""
+"""Lesson 1: the panel of norms shows what `norm_frame` computes."""
 
 from pathlib import Path
 
@@ -20,35 +20,35 @@ def computed(network: str, layer: int, snapshot: int) -> tuple[str, str]:
     return to_be_shown(norm_frame({network: trace}, norm=network, layer=layer, step=step), plot_norm_frame)
 
 
-def test_norm_explorer_shows_what_is_computed(page: Page, lab: Lab, shots: Path) -> None:
+def test_norm_panel_shows_what_is_computed(page: Page, lab: Lab, shots: Path) -> None:
     notebook = open_notebook(page, lab, browser_copy(NOTEBOOK, lab.root))
     run_all(notebook)
-    explorer = notebook.locator(".course-explorer")
-    explorer.scroll_into_view_if_needed()
-    expect(explorer.locator(".course-caption")).to_be_visible()
-    expect(explorer.locator("img")).to_be_visible()
-    slider, (network, layer) = explorer.get_by_role("slider"), explorer.locator("select").all()
+    panel = notebook.locator(".course-panel")
+    panel.scroll_into_view_if_needed()
+    expect(panel.locator(".course-caption")).to_be_visible()
+    expect(panel.locator("img")).to_be_visible()
+    slider, (network, layer) = panel.get_by_role("slider"), panel.locator("select").all()
     names = network.locator("option").evaluate_all("options => options.map(option => option.value)")
-    first = shown(explorer)
+    first = shown(panel)
     assert first == computed(names[0], 0, -1)
     page.screenshot(path=shots / "lesson01-first.png")
 
     press(slider, *["ArrowLeft"] * 5)
-    moved = shown(explorer)
+    moved = shown(panel)
     assert moved == computed(names[0], 0, -6)
     assert moved[1] != first[1]
     choose(layer, "ArrowDown", "ArrowDown")
     choose(network, "ArrowDown", "ArrowDown")
-    assert shown(explorer) == computed(names[2], 2, -6)
+    assert shown(panel) == computed(names[2], 2, -6)
     choose(layer, "End")
     choose(network, "ArrowUp")  # to a network that may have fewer norms
-    assert shown(explorer) == computed(names[1], 99, -6)
+    assert shown(panel) == computed(names[1], 99, -6)
     page.screenshot(path=shots / "lesson01-moved.png")
 
     press(slider, "Home", "ArrowLeft")
-    assert shown(explorer) == computed(names[1], 99, 0)
+    assert shown(panel) == computed(names[1], 99, 0)
     press(slider, *["ArrowRight"] * 20)
-    assert shown(explorer) == computed(names[1], 99, 20)
+    assert shown(panel) == computed(names[1], 99, 20)
     press(slider, "End", "ArrowRight")
-    assert shown(explorer) == computed(names[1], 99, -1)
+    assert shown(panel) == computed(names[1], 99, -1)
     assert not errors(notebook)

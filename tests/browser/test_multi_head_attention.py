@@ -5,8 +5,8 @@ from pathlib import Path
 from playwright.sync_api import Page, expect
 
 from course_lib import pretrained, tokenization
-from course_lib.viz.model_maps import maps_of
 from course_lib.lessons.multi_head_attention.next_token import next_token, plot_next_token
+from course_lib.viz.model_maps import maps_of
 
 from .drive import errors, open_notebook, press, run_all, settle, shown, to_be_shown
 from .lab import Lab, browser_copy
@@ -25,7 +25,7 @@ def computed(text: str, temperature: float, top_k: int, top_p: float) -> tuple[s
 def test_widgets_of_lesson_03(page: Page, lab: Lab, shots: Path) -> None:
     notebook = open_notebook(page, lab, browser_copy(NOTEBOOK, lab.root))
     run_all(notebook)
-    sampler = notebook.locator(".course-explorer")
+    sampler = notebook.locator(".course-panel")
     sampler.scroll_into_view_if_needed()
     expect(sampler.locator("img")).to_be_visible()
     text = "My fellow Americans, the state of our"

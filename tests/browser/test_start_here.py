@@ -1,4 +1,4 @@
-"""Notebook 00: the bigram explorer shows what `bigram_view` computes, for the learner's own text too."""
+"""Notebook 00: the bigram panel shows what `bigram_view` computes, for the learner's own text too."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import torch
 from playwright.sync_api import Page, expect
 
 from course_lib import corpora, tokenization
+from course_lib.lessons.start_here.bigram_view import bigram_view, plot_bigram_view
 from course_lib.models.bigram import CountedBigram, count_bigrams
 from course_lib.tokenization import END
-from course_lib.lessons.start_here.bigram_view import bigram_view, plot_bigram_view
 from course_lib.viz.plots import use_house_style
 
 from .drive import errors, open_notebook, press, run_all, shown, to_be_shown
@@ -19,7 +19,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks/00_start_here.ipynb"
 SENTENCE = "The Second World War radically changed the power relationships of the world."
 
 
-def test_bigram_explorer_shows_what_is_computed(page: Page, lab: Lab, shots: Path) -> None:
+def test_bigram_panel_shows_what_is_computed(page: Page, lab: Lab, shots: Path) -> None:
     tokenizer = tokenization.load("english-4k")
     streams = {
         split: torch.tensor([i for text in corpora.speeches(split)["text"] for i in (*tokenizer.encode(text), END)])
@@ -33,27 +33,27 @@ def test_bigram_explorer_shows_what_is_computed(page: Page, lab: Lab, shots: Pat
 
     notebook = open_notebook(page, lab, browser_copy(NOTEBOOK, lab.root))
     run_all(notebook)
-    explorer = notebook.locator(".course-explorer")
-    explorer.scroll_into_view_if_needed()
-    expect(explorer.locator("img")).to_be_visible()
-    slider, text = explorer.get_by_role("slider"), explorer.locator("input[type=text]").first
+    panel = notebook.locator(".course-panel")
+    panel.scroll_into_view_if_needed()
+    expect(panel.locator("img")).to_be_visible()
+    slider, text = panel.get_by_role("slider"), panel.locator("input[type=text]").first
     with mpl.rc_context():
         use_house_style()
-        assert shown(explorer) == computed(SENTENCE, 0.8)
+        assert shown(panel) == computed(SENTENCE, 0.8)
         page.screenshot(path=shots / "start-first.png")
         press(slider, "Home")
-        assert shown(explorer) == computed(SENTENCE, 0.0)
+        assert shown(panel) == computed(SENTENCE, 0.0)
         press(slider, "End")
-        assert shown(explorer) == computed(SENTENCE, 0.98)
+        assert shown(panel) == computed(SENTENCE, 0.98)
         press(slider, *["ArrowLeft"] * 4)
         text.fill("Money can't buy $ 日本 happiness 😀")
         text.press("Enter")
-        assert shown(explorer) == computed("Money can't buy $ 日本 happiness 😀", 0.9)
+        assert shown(panel) == computed("Money can't buy $ 日本 happiness 😀", 0.9)
         page.screenshot(path=shots / "start-typed.png")
         text.fill("")
         text.press("Enter")
-        expect(explorer.locator("b", has_text="write at least two words")).to_be_visible()
+        expect(panel.locator("b", has_text="write at least two words")).to_be_visible()
         text.fill("We the people " * 30)
         text.press("Enter")
-        assert "more tokens are not shown" in shown(explorer)[0]
+        assert "more tokens are not shown" in shown(panel)[0]
     assert not errors(notebook)

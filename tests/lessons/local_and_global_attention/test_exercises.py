@@ -12,14 +12,14 @@ from course_lib import pretrained
 from course_lib.attention import Pattern, causal, global_tokens, local_attention, random_blocks
 from course_lib.attention import window as library_window
 from course_lib.attention.online import Running
+from course_lib.experiments import language
 from course_lib.lessons.local_and_global_attention import exercises as check
 from course_lib.lessons.local_and_global_attention.exercises.blocks import as_attention_fn
 from course_lib.lessons.local_and_global_attention.exercises.reach import _hops
-from course_lib.experiments import language
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from tests.conftest import ROOT, load_file
-from tests.exercise_cases import expect_answer_to_stub, expect_own_message
+from tests.exercises.cases import expect_answer_to_stub, expect_own_message
 
 SOLUTIONS = load_file(ROOT / "solutions" / "04_local_and_global_attention.py")
 SIMPLE = ["window", "count_pairs", "local", "add_tile", "hops"]

@@ -1,4 +1,4 @@
-"""Pictures of sparse attention: maps are the kernels' own patterns, counts are exact, cones end where they must."""
+"""Lesson 04: maps are the kernels' own patterns, counts are exact, cones end where they must."""
 
 import re
 
@@ -9,9 +9,6 @@ import torch
 from course_lib.attention.blocks import attend
 from course_lib.attention.masks import causal, window
 from course_lib.attention.sdpa import attention
-from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
-from course_lib.viz import plots
-from course_lib.viz.animate import png
 from course_lib.lessons.local_and_global_attention.complexity import (
     LONGEST,
     NAMES,
@@ -22,9 +19,14 @@ from course_lib.lessons.local_and_global_attention.complexity import (
     plot_complexity,
 )
 from course_lib.lessons.local_and_global_attention.pattern_choice import CATEGORIES, HEAD_DIM, HEADS, KINDS, Choice
-from course_lib.lessons.local_and_global_attention.pattern_plots import COLORS, pattern_gallery, plot_pattern_frame
-from course_lib.lessons.local_and_global_attention.pattern_widgets import PLACES, Places, complexity_widget, pattern_panel
 from course_lib.lessons.local_and_global_attention.pattern_frame import FAR, TIMED, cost, pattern_frame, quick
+from course_lib.lessons.local_and_global_attention.pattern_plots import COLORS, pattern_gallery, plot_pattern_frame
+from course_lib.lessons.local_and_global_attention.pattern_widgets import (
+    PLACES,
+    Places,
+    complexity_widget,
+    pattern_panel,
+)
 from course_lib.lessons.local_and_global_attention.reach import plot_reach, reach_frame
 from course_lib.lessons.local_and_global_attention.study_plots import (
     plot_loss_against_seconds,
@@ -32,6 +34,9 @@ from course_lib.lessons.local_and_global_attention.study_plots import (
     plot_retrieval_curves,
     retrieval_lines,
 )
+from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
+from course_lib.viz import plots
+from course_lib.viz.animate import png
 
 CHOICES = [
     Choice("full"),
@@ -204,36 +209,36 @@ def test_the_gallery_is_computed():
     assert figure.get_figwidth() <= plots.MAX_WIDTH
 
 
-def test_what_the_pattern_explorer_shows_is_what_is_computed():
-    explorer = pattern_panel(measure=fixed)
+def test_what_the_pattern_panel_shows_is_what_is_computed():
+    panel = pattern_panel(measure=fixed)
     params = {"kind": "window + global", "length": 128, "radius": 8, "n_random": 1, "dilation": 4, "places": (0,)}
     for change in ({}, {"kind": "BigBird", "n_random": 3, "places": (0, 96)}, {"kind": "full"}):
         for name, value in change.items():
-            explorer.controls[name].value = value
+            panel.controls[name].value = value
         params |= change
-        assert explorer.params == params
+        assert panel.params == params
         expected = pattern_frame(**params, measure=fixed)
-        assert explorer.shown.text() == expected.text()
-        assert explorer.children[2].value == png(plot_pattern_frame(expected))
-        assert "color" not in explorer.children[1].value
-    assert explorer.children[2].value == png(explorer.figure())
-    assert [explorer.controls[name].disabled for name in ("radius", "n_random", "dilation", "places")] == [True] * 4
-    explorer.controls["kind"].value = "BigBird"
-    assert [explorer.controls[name].disabled for name in ("radius", "n_random", "dilation", "places")] == [
+        assert panel.shown.text() == expected.text()
+        assert panel.children[2].value == png(plot_pattern_frame(expected))
+        assert "color" not in panel.children[1].value
+    assert panel.children[2].value == png(panel.figure())
+    assert [panel.controls[name].disabled for name in ("radius", "n_random", "dilation", "places")] == [True] * 4
+    panel.controls["kind"].value = "BigBird"
+    assert [panel.controls[name].disabled for name in ("radius", "n_random", "dilation", "places")] == [
         False, False, True, False,
     ]  # fmt: skip
 
 
 def test_a_global_token_behind_the_end_is_refused_in_a_sentence():
-    explorer = pattern_panel(measure=fixed)
-    picture = explorer.children[2].value
-    explorer.controls["places"].buttons[224].value = True  # as a click does
-    assert explorer.params["places"] == (0, 224)
-    assert "A global token at place 224 needs a text of 225 tokens; T=128." in explorer.children[1].value
-    assert explorer.children[2].value == picture
-    explorer.controls["length"].value = 240
-    assert explorer.shown.choice.places == (0, 224)
-    assert "color" not in explorer.children[1].value
+    panel = pattern_panel(measure=fixed)
+    picture = panel.children[2].value
+    panel.controls["places"].buttons[224].value = True  # as a click does
+    assert panel.params["places"] == (0, 224)
+    assert "A global token at place 224 needs a text of 225 tokens; T=128." in panel.children[1].value
+    assert panel.children[2].value == picture
+    panel.controls["length"].value = 240
+    assert panel.shown.choice.places == (0, 224)
+    assert "color" not in panel.children[1].value
 
 
 def test_a_strip_of_places():

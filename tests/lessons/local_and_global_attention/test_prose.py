@@ -3,7 +3,6 @@
 import re
 import statistics
 from itertools import product
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -15,8 +14,9 @@ from course_lib.experiments.long_documents import LENGTHS
 from course_lib.experiments.masked_language import speech_windows
 from course_lib.heads import attention_maps
 from course_lib.lessons.local_and_global_attention.complexity import exponent, recorded_complexity
+from tests.conftest import ROOT
 
-NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks/04_local_and_global_attention.ipynb", 4)
+NOTEBOOK = nbformat.read(ROOT / "notebooks/04_local_and_global_attention.ipynb", 4)
 PROSE = " ".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown").replace("\n", " ")
 OUTPUT = "\n".join(o.get("text", "") for cell in NOTEBOOK.cells for o in cell.get("outputs", ()))
 BIGRAM = 4.68

@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from course_lib.evaluation import future_leak
+from course_lib.experiments import language
 from course_lib.lessons.positional_encodings import exercises as check
 from course_lib.lessons.positional_encodings.exercises import own_scheme
-from course_lib.experiments import language
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import AlibiPosition, Position, RotaryPosition, T5Position
 from course_lib.positions.absolute import sinusoids
 from course_lib.positions.relative import t5_buckets
 from course_lib.positions.rope import change_layout, rotate_pairs
 from tests.conftest import ROOT, load_file
-from tests.exercise_cases import expect_answer_to_stub, expect_own_message
+from tests.exercises.cases import expect_answer_to_stub, expect_own_message
 
 SOLUTIONS = load_file(ROOT / "solutions" / "05_positional_encodings.py")
 ANSWERS = {
@@ -495,13 +495,13 @@ def test_a_scheme_is_trained_and_beats_none():
 
 def test_what_a_scheme_learns_is_trained():
     learned = LearnedSlope()
-    lesson05_scheme.perplexities(learned, 2)
+    own_scheme.perplexities(learned, 2)
     assert learned.slope != 1
 
 
 def test_what_is_said_of_a_scheme_that_does_not_beat_none(monkeypatch):
     numbers = {Position: (170.0, 175.0), SOLUTIONS.LogarithmicPosition: None}
-    monkeypatch.setattr(lesson05_scheme, "perplexities", lambda scheme, steps: numbers[type(scheme)])
+    monkeypatch.setattr(own_scheme, "perplexities", lambda scheme, steps: numbers[type(scheme)])
     for mine, ok, words in (
         ((160.0, 165.0), True, "is 160.0, without a scheme 170.0; at places 129 to 512 it is 165.0, without 175.0."),
         ((160.0, 185.0), False, "helps on the lengths of its training, and hurts beyond"),

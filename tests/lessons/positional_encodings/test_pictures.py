@@ -1,4 +1,4 @@
-"""Pictures of positions: turned vectors, biases and bins against brute force; what the widget shows is computed."""
+"""Lesson 05: turned vectors, biases and bins against brute force; what the widget shows is computed."""
 
 import math
 import re
@@ -8,12 +8,15 @@ import pytest
 import torch
 
 from course_lib.heads import previous_token
-from course_lib.positions import AlibiPosition, RotaryPosition, T5Position
-from course_lib.positions.absolute import sinusoids
-from course_lib.positions.relative import t5_buckets
-from course_lib.positions.rope import rope_frequencies
-from course_lib.viz import plots
-from course_lib.viz.animate import gif, png
+from course_lib.lessons.positional_encodings.bias_curves import (
+    alibi_curves,
+    bucket_view,
+    mean_distance,
+    plot_alibi,
+    plot_buckets,
+    plot_t5,
+    t5_curves,
+)
 from course_lib.lessons.positional_encodings.distance_profile import distance_profile, plot_profiles
 from course_lib.lessons.positional_encodings.extrapolation import (
     T_975,
@@ -23,15 +26,6 @@ from course_lib.lessons.positional_encodings.extrapolation import (
     plot_by_position,
     plot_growth,
     position_edges,
-)
-from course_lib.lessons.positional_encodings.bias_curves import (
-    alibi_curves,
-    bucket_view,
-    mean_distance,
-    plot_alibi,
-    plot_buckets,
-    plot_t5,
-    t5_curves,
 )
 from course_lib.lessons.positional_encodings.rope_frame import SPAN, example_vectors, plot_rope_frame, rope_frame
 from course_lib.lessons.positional_encodings.rope_motion import plot_rope_step, rope_figures, rope_steps
@@ -44,6 +38,12 @@ from course_lib.lessons.positional_encodings.sinusoids import (
     sinusoid_view,
 )
 from course_lib.lessons.positional_encodings.wavelengths import plot_wavelengths, wavelengths
+from course_lib.positions import AlibiPosition, RotaryPosition, T5Position
+from course_lib.positions.absolute import sinusoids
+from course_lib.positions.relative import t5_buckets
+from course_lib.positions.rope import rope_frequencies
+from course_lib.viz import plots
+from course_lib.viz.animate import gif, png
 
 Q, K = example_vectors(16)
 
@@ -169,22 +169,22 @@ def test_a_rope_frame_is_two_rotations(m, n, theta):
     assert np.allclose([line.get_xdata()[0] for line in strip.lines], frame.wavelengths)
 
 
-def test_what_the_rope_explorer_shows_is_what_is_computed():
-    explorer = rope_panel()
+def test_what_the_rope_panel_shows_is_what_is_computed():
+    panel = rope_panel()
     params = {"q_pos": 12, "k_pos": 7, "shift": 0, "pair": 1, "theta": 10_000.0}
-    before = explorer.shown.scores
+    before = panel.shown.scores
     for change in ({"shift": 30}, {"pair": 5, "theta": 100.0}):
         for name, value in change.items():
-            explorer.controls[name].value = value
+            panel.controls[name].value = value
         params |= change
-        assert explorer.params == params
+        assert panel.params == params
         expected = rope_frame(12 + params["shift"], 7 + params["shift"], params["pair"], params["theta"], q=Q, k=K)
-        assert explorer.shown.text() == expected.text()
-        assert explorer.children[2].value == png(plot_rope_frame(expected))
-        assert expected.text() in explorer.children[1].value
+        assert panel.shown.text() == expected.text()
+        assert panel.children[2].value == png(plot_rope_frame(expected))
+        assert expected.text() in panel.children[1].value
         if params["theta"] == 10_000:
-            assert np.allclose(explorer.shown.scores, before, atol=1e-5)  # both moved: the scores stay
-    assert explorer.children[2].value == png(explorer.figure())
+            assert np.allclose(panel.shown.scores, before, atol=1e-5)  # both moved: the scores stay
+    assert panel.children[2].value == png(panel.figure())
     own = rope_panel([1.0, 0.0], [0.0, 1.0], thetas=(50.0,))
     assert own.shown.scores[0] == pytest.approx(math.cos(math.pi / 2 - 5), abs=1e-5)
 

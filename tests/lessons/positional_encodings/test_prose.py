@@ -1,28 +1,28 @@
 """Lesson 05: what its prose says is computed here, kept by the trained models, or in the saved outputs.
 
 Sentences are built from the numbers, so that neither these nor the prose can change alone. What it says of the
-recorded study's losses is in `test_lesson05_study`.
+recorded study's losses is in `test_prose_on_the_study`.
 """
 
 import math
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
 import torch
 
-from course_lib.lessons.positional_encodings.exercises import probe
-from course_lib.lessons.positional_encodings.exercises import own_scheme
 from course_lib.experiments import load_tensors
+from course_lib.lessons.positional_encodings.exercises import own_scheme as scheme
+from course_lib.lessons.positional_encodings.exercises import probe
+from course_lib.lessons.positional_encodings.wavelengths import wavelengths
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions.absolute import sinusoids
 from course_lib.positions.alibi import UNIFORM_SLOPE, alibi_slopes
 from course_lib.positions.relative import t5_buckets
 from course_lib.positions.rope import rope_frequencies
-from course_lib.lessons.positional_encodings.wavelengths import wavelengths
+from tests.conftest import ROOT
 
-NOTEBOOK = nbformat.read(Path(__file__).parents[1] / "notebooks/05_positional_encodings.ipynb", 4)
+NOTEBOOK = nbformat.read(ROOT / "notebooks/05_positional_encodings.ipynb", 4)
 PROSE = " ".join(" ".join(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown").split())
 OUTPUT = "\n".join(o.get("text", "") for cell in NOTEBOOK.cells for o in cell.get("outputs", ()))
 

@@ -1,4 +1,4 @@
-"""Lesson 05: what its prose says of the recorded study follows from the record's losses; as `test_lesson05_prose`."""
+"""Lesson 05: what its prose says of the recorded study follows from the record's losses; as `test_prose`."""
 
 import math
 import re
@@ -12,10 +12,10 @@ from course_lib.evaluation import next_token_losses
 from course_lib.experiments import load, load_tensors
 from course_lib.experiments.language import windows
 from course_lib.experiments.positions import held_out_texts
+from course_lib.lessons.positional_encodings.scheme_dots import relative_perplexity
 from course_lib.models.bigram import KneserNeyBigram, count_bigrams
 from course_lib.positions.alibi import alibi_slopes
-from course_lib.lessons.positional_encodings.scheme_dots import relative_perplexity
-from tests.test_lesson05_prose import OUTPUT, PROSE, says
+from tests.lessons.positional_encodings.test_prose import OUTPUT, PROSE, says
 
 SCHEMES = ("rope", "alibi", "t5", "shaw", "sinusoidal", "learned", "none")
 ALL = (*SCHEMES, "alibi uniform")

@@ -1,4 +1,4 @@
-"""The bigram explorer and its pictures show the numbers of the model."""
+"""Notebook 00: the bigram panel and its pictures show the numbers of the model."""
 
 import numpy as np
 import pytest
@@ -6,10 +6,10 @@ import torch
 
 from course_lib import tokenization
 from course_lib.evaluation import next_token_losses, perplexity
-from course_lib.models.bigram import CountedBigram, count_bigrams
-from course_lib.viz.animate import png
 from course_lib.lessons.start_here.bigram_view import WEIGHTS, bigram_view, plot_bigram_view, plot_token_losses
 from course_lib.lessons.start_here.bigram_widget import bigram_panel
+from course_lib.models.bigram import CountedBigram, count_bigrams
+from course_lib.viz.animate import png
 
 TOKENIZER = tokenization.load("english-4k")
 STREAM = torch.tensor(
@@ -47,19 +47,19 @@ def test_pictures_show_the_view():
     assert np.allclose([bar.get_height() for bar in bars], view.losses)
 
 
-def test_the_explorer_shows_what_is_computed_and_takes_any_text():
-    explorer = bigram_panel(TABLE, HELD_OUT, TOKENIZER, TEXT)
-    explorer.controls["weight"].value = 0.4
-    explorer.controls["text"].value = "The $1 people\\frac 日本 😀"
+def test_the_panel_shows_what_is_computed_and_takes_any_text():
+    panel = bigram_panel(TABLE, HELD_OUT, TOKENIZER, TEXT)
+    panel.controls["weight"].value = 0.4
+    panel.controls["text"].value = "The $1 people\\frac 日本 😀"
     expected = bigram_view(TABLE, HELD_OUT, TOKENIZER, "The $1 people\\frac 日本 😀", 0.4)
-    assert explorer.shown.text() == expected.text()
-    assert explorer.children[2].value == png(plot_bigram_view(expected))
-    assert "color" not in explorer.children[1].value
-    explorer.controls["text"].value = ""
-    assert "write at least two words" in explorer.children[1].value
-    explorer.controls["text"].value = "people " * 100
-    assert explorer.shown.cut == len(TOKENIZER.encode("people " * 100)) - 40 > 0
-    assert f"({explorer.shown.cut} more tokens are not shown)" in explorer.children[1].value
+    assert panel.shown.text() == expected.text()
+    assert panel.children[2].value == png(plot_bigram_view(expected))
+    assert "color" not in panel.children[1].value
+    panel.controls["text"].value = ""
+    assert "write at least two words" in panel.children[1].value
+    panel.controls["text"].value = "people " * 100
+    assert panel.shown.cut == len(TOKENIZER.encode("people " * 100)) - 40 > 0
+    assert f"({panel.shown.cut} more tokens are not shown)" in panel.children[1].value
 
 
 def test_bad_numbers():
