@@ -1,6 +1,5 @@
 """The checks for the exercises of lesson LESSON_NUMBER."""
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.attention import masked_softmax
+from course_lib.attention import attention, masked_softmax, with_attention
 from course_lib.exercises import call, checker, expect, expect_gradients
 from course_lib.exercises.injection import same_model
 from course_lib.experiments.language import next_token_loss
@@ -50,8 +49,6 @@ def injected(fn: Weights, model: GPT2, windows: Tensor) -> str:
         place = torch.arange(q.shape[-2], device=q.device)
         return call(fn, q, k, mask.dense(place, place)) @ v
 
-    theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
-    for block in mine.blocks:
-        block.attention.attention_fn = attend  # type: ignore[union-attr]
+    theirs, mine = (with_attention(model, attention_fn=each) for each in (attention, attend))
     compared = same_model(theirs, mine, (windows,), next_token_loss)
     return f"Your function runs in all {len(model.blocks)} layers: {compared}"
