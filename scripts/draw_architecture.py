@@ -26,7 +26,12 @@ MODEL = (
     Step("unembedding", "models/", "logits\n(B, T, V)"),
 )
 BRANCHES = Step("attention", "attention/"), Step("MLP", "mlp.py")
-INPUTS = Step("mask", "attention/masks.py"), Step("position", "positions/"), Step("cache", "attention/kv_cache.py")
+INPUTS = (
+    Step("mask", "attention/masks.py"),
+    Step("position", "positions/"),
+    Step("places", "attention/places.py"),
+    Step("cache", "attention/kv_cache.py"),
+)
 RECORD = (
     Step("corpora", "corpora/", "windows\n(N, T + 1)"),
     Step("shuffled_batches", "corpora/batches.py", "batch\nof a step"),
@@ -108,6 +113,6 @@ def _draw_model(ax: Axes, stream: float, color: str) -> None:
                 bbox={"boxstyle": "circle,pad=0.1", "facecolor": "white", "edgecolor": GREY})  # fmt: skip
     ax.text(0.1, stream - 1.0, LETTERS, va="center", fontsize=8, color=GREY, linespacing=1.5)
     for number, step in enumerate(INPUTS):
-        corner = (2.45 + number * 1.5, stream - 2.05)
+        corner = (1.75 + number * 1.5, stream - 2.05)
         _draw_step(ax, step, corner, (1.4, HEIGHT), color)
-        draw_arrow(ax, (corner[0] + 0.7, corner[1] + HEIGHT), (4.25 + 0.2 * number, stream - 1.05))
+        draw_arrow(ax, (corner[0] + 0.7, corner[1] + HEIGHT), (4.15 + 0.2 * number, stream - 1.05))

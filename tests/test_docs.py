@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,11 +12,15 @@ import tomllib
 import pytest
 import yaml
 
+from course_lib.viz.animate import png
+from course_lib.viz.plots import use_house_style
 from tests.conftest import ROOT, load_file
+from tests.pictures import same_picture, with_the_pinned_matplotlib
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 README = (ROOT / "README.md").read_text("utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+PROSE = sorted([*ROOT.glob("*.md"), *ROOT.glob("data/*.md"), *ROOT.glob("docs/*.md")])
 MODULES = sorted(p for folder in ("course_lib", "benchmarks") for p in (ROOT / folder).rglob("*.py"))
 
 
@@ -64,9 +69,8 @@ def test_packages_of_the_course_are_there():
 
 def test_readme_names_only_commands_that_exist():
     targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
-    for text in (README, (ROOT / "CONTRIBUTING.md").read_text("utf-8")):
-        named = set(re.findall(r"\bmake ([a-z-]+)\b", text))
-        assert named
+    for path in PROSE:
+        named = set(re.findall(r"(?:`|^    )make ([a-z-]+)\b", path.read_text("utf-8"), re.M))
         assert named <= targets, named - targets
     assert {"lab", "test", "colab", "test-colab"} <= set(re.findall(r"\bmake ([a-z-]+)\b", README))
 
@@ -111,7 +115,7 @@ def _links(path):
 
 
 @pytest.mark.parametrize(
-    "path", [*ROOT.glob("*.md"), *(ROOT / "data").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")], ids=str
+    "path", [*PROSE, *(ROOT / "notebooks").glob("*.ipynb")], ids=lambda path: path.relative_to(ROOT).as_posix()
 )
 def test_local_links_lead_somewhere(path):
     for link in _links(path):
@@ -119,8 +123,73 @@ def test_local_links_lead_somewhere(path):
             assert (path.parent / link).exists(), link
 
 
+architecture = load_file(ROOT / "scripts" / "draw_architecture.py")
+
+
+def there(place):
+    """Whether a file or folder is in course_lib or in the checkout; those of a lesson NAME are in its template."""
+    if "NAME" in place:
+        place = place.replace("NN", "LESSON_NUMBER").replace("NAME", "lesson_name").replace(".ipynb", ".md")
+    homes = (ROOT / "course_lib", ROOT, ROOT / "scripts" / "lesson_template")
+    return any(any(home.glob(place.rstrip("/"))) for home in homes)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
+def test_places_that_docs_name_are_there(path):
+    named = re.findall(r"`([\w.*/-]+(?:/|\.(?:py|md|json|yml|ipynb)))`", path.read_text("utf-8"))
+    assert len(named) > 10
+    assert not [place for place in named if not there(place)]
+
+
+def test_places_in_the_drawing_are_there():
+    assert len(architecture.STEPS) > 20
+    assert not [step for step in architecture.STEPS if not there(step.place)]
+
+
+@with_the_pinned_matplotlib
+def test_the_saved_drawing_is_todays():
+    use_house_style()
+    figure = architecture.plot_architecture()
+    texts = " ".join(text.get_text() for text in figure.axes[0].texts)
+    assert all(step.name in texts and step.place in texts for step in architecture.STEPS)
+    assert same_picture(png(figure), (ROOT / "images" / "architecture.png").read_bytes()), "run `make images`"
+
+
+def test_hosted_ci_runs_what_every_machine_runs():
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    workflow = yaml.safe_load(text)
+    assert set(workflow[True]) == {"push", "pull_request"}  # YAML reads the key `on` as true
+    (job,) = workflow["jobs"].values()
+    assert (job["runs-on"], job["timeout-minutes"]) == ("ubuntu-latest", 90)
+    checkout, python, run = job["steps"]
+    assert checkout["uses"].startswith("actions/checkout@")
+    assert python["uses"].startswith("actions/setup-python@")
+    assert python["with"] == {"python-version": "3.11"}
+    assert run == {"run": "bash .ci/run"}
+    assert ".github/workflows/ci.yml" in README.split("**Not tried yet**")[1].split("\n\n")[0]
+
+
+@pytest.mark.parametrize("browser", ["chromium", "google-chrome", None])
+def test_ci_installs_a_browser_only_where_none_is(tmp_path, browser):
+    for name in ("bash", "dirname", "id"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    for name in filter(None, ("make", "apt-get", "sudo", browser)):
+        (tmp_path / name).write_text(f'#!{shutil.which("sh")}\necho {name} "$@" CI=$CI\n')
+        (tmp_path / name).chmod(0o755)
+    command = ["bash", str(ROOT / ".ci" / "run")]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=True)
+    installed = [line for line in done.stdout.splitlines() if "apt-get install" in line]
+    assert any(" chromium" in line for line in installed) == (browser is None)
+    assert done.stdout.splitlines()[-1] == "make test CI=true"
+
+
 def test_no_path_or_registry_of_a_machine_is_named():
-    files = [*ROOT.glob("*.*"), *(ROOT / "notebooks").glob("*"), *(ROOT / "results").rglob("*.json")]
+    files = [
+        *ROOT.glob("*.*"),
+        *ROOT.glob("docs/*"),
+        *(ROOT / "notebooks").glob("*"),
+        *(ROOT / "results").rglob("*.json"),
+    ]
     files += (ROOT / "tests" / "colab").glob("*.*")
     files += [
         p for folder in ("course_lib", "benchmarks", "scripts", "solutions") for p in (ROOT / folder).rglob("*.py")
