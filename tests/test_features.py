@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.attention import AdditiveAttention, KVCache, MultiHeadAttention, attention, causal
+from course_lib.attention import AdditiveAttention, KVCache, MultiHeadAttention, Places, attention, causal
 from course_lib.dynamics import EDGES, NormTrace, distinct_rows, norm_names, snapshot
 from course_lib.features import gradient_norms, record, record_attention, select, spread_by_depth
 from course_lib.models.gpt2 import GPT2, GPT2Config
@@ -238,7 +238,7 @@ def test_recording_some_layers_padding_and_a_cache():
     alone = randomise(MultiHeadAttention(8, 2, mask=causal))
     keys = torch.tensor([[True, False, True]])
     with record_attention(alone) as seen:
-        alone(torch.randn(1, 3, 8), key_mask=keys)
+        alone(torch.randn(1, 3, 8), Places(key_mask=keys))
     assert list(seen) == [""]
     assert seen[""][0, :, :, 1].abs().max() == 0
 

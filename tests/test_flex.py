@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 from torch.nn.attention.flex_attention import flex_attention as torch_flex
 
-from course_lib.attention import MultiHeadAttention, Pattern, attention, causal, window
-from course_lib.attention.flex import BLOCK, flex_attention, flex_block_mask
-from course_lib.attention.masks import dilated, draw_blocks, full, global_tokens, random_blocks
+from course_lib.attention import MultiHeadAttention, Pattern, attention, causal, draw_blocks, random_blocks, window
+from course_lib.attention.flex import flex_attention
+from course_lib.attention.flex_blocks import BLOCK, flex_block_mask
+from course_lib.attention.masks import dilated, full, global_tokens
 from course_lib.positions import Position
 from tests.conftest import relative_error
 from tests.test_attention import BAD, FIVE, K, Q, V, call
@@ -214,7 +215,7 @@ GLOBAL = torch.ones(2, 5, dtype=torch.bool)
         ({"mask": block_mask(5, 6)}, "of 5 queries and 6 keys; needed"),
         ({"mask": block_mask(rows=3)}, "mask has blocks for 3 sequences"),
         ({"mask": block_mask(), "position": Position(), "q_pos": FIVE}, "q_pos and k_pos must both be given"),
-        ({"global_mask": GLOBAL.int()}, "global_mask is torch.int32; needed is bool (5,) or (B, 5)"),
+        ({"global_mask": GLOBAL.int()}, "global_mask is torch.int32 (2, 5); needed is bool (5,) or (B, 5)"),
         ({"global_mask": [True] * 5}, "global_mask is list; needed is bool"),
         ({"global_mask": GLOBAL[:, :4]}, "global_mask has shape (2, 4); needed is (5,) or (2, 5)"),
         ({"global_mask": GLOBAL[:1].expand(3, 5)}, "global_mask has shape (3, 5); needed is (5,) or (2, 5)"),

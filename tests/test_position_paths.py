@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import course_lib.attention.sdpa as sdpa
+import course_lib.attention.fused as fused
 from course_lib.attention import (
     KVCache,
     MultiHeadAttention,
@@ -78,8 +78,8 @@ def test_the_triangle_is_the_mask_and_the_explicit_sum(name, n_kv, length):
 @pytest.mark.parametrize("name", SCHEMES)
 def test_the_kernel_keeps_its_triangle_where_nothing_is_added(name, monkeypatch):
     """It skips the pairs above; a scheme that only turns must not cost that."""
-    seen, kernel = [], sdpa._kernel
-    monkeypatch.setattr(sdpa, "_kernel", lambda *a, **kw: seen.append(kw.get("is_causal", False)) or kernel(*a, **kw))
+    seen, kernel = [], fused._kernel
+    monkeypatch.setattr(fused, "_kernel", lambda *a, **kw: seen.append(kw.get("is_causal", False)) or kernel(*a, **kw))
     attention(*tensors(9), mask=causal, position=scheme(name)[0])
     assert seen == [name.startswith(("none", "rope"))]
 

@@ -161,7 +161,7 @@ Q, POS = torch.zeros(2, H, 5, D), torch.arange(5)
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (lambda: alibi_slopes(0), "n_heads=0; it must be at least 1"),
+        (lambda: alibi_slopes(0), "n_heads=0; it must be 1 or more"),
         (lambda: AlibiPosition(-1), "n_heads=-1"),
         (lambda: AlibiPosition(2, slope=0.0), "slope=0.0; it must be above 0 and finite"),
         (lambda: AlibiPosition(2, slope=math.inf), "slope=inf"),
@@ -179,8 +179,8 @@ Q, POS = torch.zeros(2, H, 5, D), torch.arange(5)
         (lambda: T5Position(2).bias(POS, POS.double()), "k_pos is torch.float64"),
         (lambda: T5Position(2).bias([0, 1], POS), "q_pos is list"),
         (lambda: attention(Q, Q, Q, position=T5Position(3)), "position: its bias has shape (3, 5, 5)"),
-        (lambda: ShawPosition(0, 3), "head_dim=0; it must be at least 1"),
-        (lambda: ShawPosition(8, 0), "max_distance=0; it must be at least 1"),
+        (lambda: ShawPosition(0, 3), "head_dim=0; it must be 1 or more"),
+        (lambda: ShawPosition(8, 0), "max_distance=0; it must be 1 or more"),
         (lambda: ShawPosition(4, 3).score(Q, POS, POS), "q is 8 wide; the vectors have head_dim=4"),
         (lambda: ShawPosition(8, 3).score(Q, POS[:4], POS), "q_pos has shape (4,); needed is (5,) or (2, 5)"),
         (lambda: ShawPosition(8, 3).score(Q, POS, POS.half()), "k_pos is torch.float16"),

@@ -5,7 +5,7 @@ from course_lib.attention.arguments import AttentionFn
 from course_lib.attention.big_bird import draw_blocks, random_blocks
 from course_lib.attention.changed import with_attention
 from course_lib.attention.global_local import global_local_attention
-from course_lib.attention.kv_cache import KVCache, WindowKVCache
+from course_lib.attention.kv_cache import Cache, KVCache, WindowKVCache
 from course_lib.attention.local import local_attention
 from course_lib.attention.masks import (
     Pattern,
@@ -23,6 +23,7 @@ from course_lib.attention.sparse_multi_head import GlobalLocalAttention
 __all__ = [
     "AdditiveAttention",
     "AttentionFn",
+    "Cache",
     "GlobalLocalAttention",
     "KVCache",
     "MultiHeadAttention",

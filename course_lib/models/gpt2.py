@@ -84,7 +84,7 @@ class GPT2(nn.Module):
             x = block(x, places, cache=caches[i] if caches else None)
         return F.linear(self.final_norm(x), self.embedding.weight)  # (B, T, V)
 
-    def new_caches(self) -> list[KVCache]:
+    def new_caches(self) -> Sequence[Cache]:
         """An empty cache for each block, with room for max_positions tokens."""
         return [KVCache(self.config.max_positions) for _ in self.blocks]
 

@@ -116,7 +116,7 @@ class Pythia(nn.Module):
             x = block(x, places, cache=caches[i] if caches else None)
         return self.unembedding(self.final_norm(x))  # (B, T, V)
 
-    def new_caches(self) -> list[KVCache]:
+    def new_caches(self) -> Sequence[Cache]:
         """An empty cache for each block, with room for max_positions tokens."""
         return [KVCache(self.config.max_positions) for _ in self.blocks]
 

@@ -1,6 +1,5 @@
 """Checks for lesson 02, attention scoring."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import attention as library
+from course_lib.attention import with_attention
 from course_lib.attention.arguments import AttentionFn, prepare
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
@@ -215,8 +215,8 @@ class _Rows(nn.Module):
 @checker
 def injected(fn: Callable[..., Tensor], model: Lookup, batch: LookupBatch) -> str:
     """Put `fn` into a trained lookup; compare answers and gradients with the library's, then train both ten steps."""
-    theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
-    theirs.attention.attention_fn, mine.attention.attention_fn = library.attention, as_attention_fn(fn)
+    theirs = with_attention(model, attention_fn=library.attention)
+    mine = with_attention(model, attention_fn=as_attention_fn(fn))
     *inputs, right = batch
     compared = same_model(_Rows(theirs), _Rows(mine), (tuple(inputs), right.flatten()))
     return f"Your function answers {right.numel():,} questions in the trained head: {compared}"

@@ -18,7 +18,7 @@ from course_lib.viz.widgets import ERROR_RED, ControlPanel, sentence_of
 PLACES = tuple(range(0, 256, 32))  # that may be made global
 
 
-class Places(widgets.HBox):
+class PlacesPicker(widgets.HBox):
     """A strip of buttons, one for each place of a text; `value` is the tuple of those that are pressed.
 
     Raises ValueError on setting a value with a place that has no button.
@@ -81,7 +81,7 @@ def pattern_panel(measure: Measure = quick) -> ControlPanel:
         "radius": slider("radius", 8, 0, 64),
         "n_random": slider("random blocks", 1, 0, 4),
         "dilation": slider("dilation", 4, 1, 8),
-        "places": Places(PLACES, (0,), "global tokens"),
+        "places": PlacesPicker(PLACES, (0,), "global tokens"),
     }  # fmt: skip
 
     def grey_out() -> None:

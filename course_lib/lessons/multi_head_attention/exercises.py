@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib import heads as library
-from course_lib.attention import MultiHeadAttention, attention, causal
+from course_lib.attention import attention, causal
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
 from course_lib.experiments.language import next_token_loss
 from course_lib.generation import next_token_probabilities
+from course_lib.models.gpt2 import GPT2
 
 B, T, HEADS, WIDTH = 2, 5, 3, 4
 C = HEADS * WIDTH
@@ -136,11 +137,11 @@ def _layers(parameters: Sequence[Tensor]) -> tuple[Layer, Layer, Layer, Layer]:
 class _Mine(nn.Module):
     """A MultiHeadAttention of a model, computed by the learner's function with the module's own layers."""
 
-    def __init__(self, module: MultiHeadAttention, fn: Callable[..., Tensor]) -> None:
+    def __init__(self, module: Any, fn: Callable[..., Tensor]) -> None:
         super().__init__()
         self.module, self.fn = module, fn
 
-    def forward(self, x: Tensor, **_: Any) -> Tensor:
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         m = self.module
         answer = call(self.fn, x, m.q_proj, m.k_proj, m.v_proj, m.out_proj, m.n_heads)
         expect_kind(answer, x, "In the model, the result of your function")
@@ -148,13 +149,13 @@ class _Mine(nn.Module):
 
 
 @checker
-def injected(fn: Callable[..., Tensor], model: nn.Module, windows: Tensor) -> str:
+def injected(fn: Callable[..., Tensor], model: GPT2, windows: Tensor) -> str:
     """Put `fn` into every attention of a trained GPT-2; compare losses and gradients on windows, train ten steps."""
     theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
-    for block in mine.blocks:  # type: ignore[union-attr]
+    for block in mine.blocks:
         block.attention = _Mine(block.attention, fn)
     compared = same_model(theirs, mine, (windows,), next_token_loss)
-    return f"Your function runs in all {len(theirs.blocks)} layers: {compared}"  # type: ignore[arg-type]
+    return f"Your function runs in all {len(theirs.blocks)} layers: {compared}"
 
 
 @checker

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from course_lib.attention import Places
 from course_lib.attention.blocks import attend
 from course_lib.attention.masks import causal, window
 from course_lib.attention.sdpa import attention
@@ -23,7 +24,7 @@ from course_lib.lessons.local_and_global_attention.pattern_frame import FAR, TIM
 from course_lib.lessons.local_and_global_attention.pattern_plots import COLORS, pattern_gallery, plot_pattern_frame
 from course_lib.lessons.local_and_global_attention.pattern_widgets import (
     PLACES,
-    Places,
+    PlacesPicker,
     complexity_widget,
     pattern_panel,
 )
@@ -242,7 +243,7 @@ def test_a_global_token_behind_the_end_is_refused_in_a_sentence():
 
 
 def test_a_strip_of_places():
-    strip, heard = Places(PLACES, (32,), "global tokens"), []
+    strip, heard = PlacesPicker(PLACES, (32,), "global tokens"), []
     strip.observe(lambda change: heard.append(change["new"]), names="value")
     assert [place for place, button in strip.buttons.items() if button.value] == [32]
     strip.buttons[0].value = True
@@ -296,12 +297,12 @@ def test_reach_is_the_norm_of_the_jacobian(ids):
     found = reach_frame(model, ids[:30], 20).strength
 
     def last_block(x):
-        return model.blocks[2](x, global_mask=torch.arange(30) == 0)[0, 20]
+        return model.blocks[2](x, Places(global_mask=torch.arange(30) == 0))[0, 20]
 
     with torch.no_grad():
         x = model.embedding_norm(model.position.embed(model.embedding(ids[:30])[None], torch.arange(30)))
         for block in model.blocks[:2]:
-            x = block(x, global_mask=torch.arange(30) == 0)
+            x = block(x, Places(global_mask=torch.arange(30) == 0))
     jacobian = torch.autograd.functional.jacobian(last_block, x)[:, 0]  # (C, T, C)
     assert np.allclose(found[2], jacobian.square().sum((0, 2)).sqrt() / 4, rtol=1e-4, atol=1e-7)
     assert found[3, 20] == pytest.approx(1)  # a state is itself

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from course_lib.attention import AttentionFn, attention, local_attention
+from course_lib.attention import AttentionFn, attention, local_attention, with_attention
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
 from course_lib.masking import hide, masked_loss
@@ -208,9 +208,8 @@ def injected(fn: Local, model: SparseBert, windows: Tensor) -> str:
     The model attends locally, with the radius of its config, whatever its pattern was. windows (N, T) int64.
     """
     radius = model.config.radius
-    theirs, mine = model.with_pattern(pattern="local"), model.with_pattern(pattern="local")
-    for block in mine.blocks:
-        block.attention.attention_fn = as_attention_fn(fn, radius)  # type: ignore[union-attr]
+    theirs = model.with_pattern(pattern="local")
+    mine = with_attention(theirs, attention_fn=as_attention_fn(fn, radius))
     if radius > 1 and windows.shape[1] % radius == 0:
         windows = windows[:, :-1]  # a length that is no multiple: the harder case
     hidden = hide(windows, model.config.vocab_size, 0.15, 0)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.attention import attention, causal
+from course_lib.attention import attention, causal, with_attention
 from course_lib.attention.online import Running, no_keys_yet, online_attention
 from course_lib.attention.online import add_tile as right
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
@@ -160,9 +160,7 @@ def _online(fn: AddTile, tile: int) -> Callable[[Tensor, Tensor, Tensor], Tensor
 @checker
 def injected_online(fn: AddTile, model: GPT2, windows: Tensor, tile: int = 32) -> str:
     """Put online attention with `fn` between its tiles into a trained GPT-2; compare loss, gradients, ten steps."""
-    theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
-    for block in mine.blocks:
-        attend: Any = partial(online_attention, tile=tile, step=partial(_step, fn))
-        block.attention.attention_fn = attend  # type: ignore[union-attr]
+    theirs = copy.deepcopy(model)
+    mine = with_attention(model, attention_fn=partial(online_attention, tile=tile, step=partial(_step, fn)))
     compared = same_model(theirs, mine, (windows,), next_token_loss)
     return f"Your step joins tiles of {tile} in all {len(mine.blocks)} layers: {compared}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from course_lib import corpora, positions
+from course_lib.attention import with_attention
 from course_lib.evaluation import future_leak, next_token_losses, perplexity
 from course_lib.exercises import Wrong, call, checker, expect_kind, learners_code
 from course_lib.experiments.language import next_token_loss, optimise, windows
@@ -43,11 +44,7 @@ def _built(fn: Scheme) -> Position:
 
 def plugged(scheme: Position, config: PythiaConfig = SIZES) -> Pythia:
     """A Pythia with `scheme` at its embeddings and in all of its attentions."""
-    model = Pythia(config)
-    model.position = scheme
-    for block in model.blocks:
-        block.attention.position = scheme  # type: ignore[union-attr]
-    return model
+    return with_attention(Pythia(config), position=scheme)
 
 
 def _asked(scheme: Position, x: Tensor, q: Tensor, k: Tensor, q_pos: Tensor, k_pos: Tensor) -> dict[str, Any]:

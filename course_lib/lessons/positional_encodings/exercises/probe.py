@@ -1,15 +1,14 @@
 """Checks for an exercise of lesson 05: a probe that tells decoders with silent positional bugs from right ones."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from course_lib.attention import Pattern, causal
-from course_lib.attention.kv_cache import WindowKVCache
+from course_lib.attention import Cache, Pattern, WindowKVCache, causal, with_attention
 from course_lib.exercises import Wrong, call, checker
 from course_lib.experiments.positions import FusedAlibi
 from course_lib.models.pythia import Pythia, PythiaConfig
@@ -65,26 +64,35 @@ class _Stumbling(RotaryPosition):
 
 def _model(scheme: Position | None = None, mask: Pattern | None = causal, radius: int | None = None) -> Pythia:
     """A Pythia with this scheme and mask; `radius`: its caches forget what is farther back."""
-    model = Pythia(SIZES).eval()
-    scheme = RotaryPosition(8) if scheme is None else scheme
-    model.position = scheme
+    model = (Pythia if radius is None else partial(_WithForgetfulCaches, radius=radius))(SIZES)
     with torch.no_grad():
-        for block in model.blocks:
-            attention: Any = block.attention
-            attention.mask, attention.position = mask, scheme
-            for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
-                projection.weight.mul_(2)  # attention that is not flat, so that a bug is felt
-    if radius is not None:
-        model.new_caches = lambda: [WindowKVCache(radius) for _ in model.blocks]  # type: ignore
-    return model
+        for name, parameter in model.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+                parameter.mul_(2)  # attention that is not flat, so that a bug is felt
+    return with_attention(model.eval(), mask=mask, position=RotaryPosition(8) if scheme is None else scheme)
+
+
+class _Forgetful(WindowKVCache):
+    """Says that it holds all, and forgets what is farther back than `radius`."""
+
+    def __init__(self, radius: int) -> None:
+        super().__init__(radius)
+        self.reach = math.inf
+
+
+class _WithForgetfulCaches(Pythia):
+    def __init__(self, config: PythiaConfig, radius: int) -> None:
+        super().__init__(config)
+        self.radius = radius
+
+    def new_caches(self) -> Sequence[Cache]:
+        """A forgetful one for each block."""
+        return [_Forgetful(self.radius) for _ in self.blocks]
 
 
 def _stumbling() -> Pythia:
     """The bug is in the last layer: nobody reads what it makes but the logits of that step."""
-    model = _model()
-    attention: Any = model.blocks[-1].attention
-    attention.position = _Stumbling(8)
-    return model
+    return with_attention(_model(), position=_Stumbling(8), names=f"blocks.{SIZES.n_layers - 1}.attention")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.attention import attention, causal
+from course_lib.attention import attention, causal, with_attention
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
 from course_lib.experiments.language import next_token_loss
@@ -190,10 +190,8 @@ def injected(fn: Rotate, model: Pythia, windows: Tensor) -> str:
         raise ValueError(f"model: its position is {config.position!r}; needed is 'rope' without an extension")
     if windows.ndim != 2 or len(windows) < 1 or windows.shape[1] < 2:
         raise ValueError(f"windows has shape {tuple(windows.shape)}; needed is (N, T + 1) with N and T of 1 or more")
-    theirs, mine = copy.deepcopy(model), copy.deepcopy(model)
-    scheme = _Mine(fn, config.rotary_dim, config.rope_theta)
-    for block in mine.blocks:
-        block.attention.position = scheme  # type: ignore[union-attr]
+    theirs = copy.deepcopy(model)
+    mine = with_attention(model, position=_Mine(fn, config.rotary_dim, config.rope_theta))
     _expect_cached(mine, theirs, windows[:1, : min(12, config.max_positions)])
     compared = same_model(theirs, mine, (windows,), next_token_loss)
     return f"Your rotation runs in all {len(mine.blocks)} layers, and cached steps agree with it: {compared}"
