@@ -92,7 +92,7 @@ def test_a_new_lesson_passes_style_and_types(lesson):
 
 @pytest.mark.slow
 def test_a_new_lesson_passes_its_tests_and_those_of_every_lesson(lesson):
-    every = ["test_notebooks.py", "test_docs.py", "test_colab.py", "lessons/test_lessons.py", "lessons/test_table.py"]
-    chosen = ["-k", "my_topic or test_lessons or test_table or checkout or readme", "tests/lessons/my_topic"]
+    every = ["test_notebooks.py", "test_docs.py", "test_colab.py", "lessons/test_imports.py", "lessons/test_table.py"]
+    chosen = ["-k", "my_topic or test_imports or test_table or checkout or readme", "tests/lessons/my_topic"]
     lesson("-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen, *(f"tests/{name}" for name in every))
     assert "14_my_topic" in lesson("-c", "from course_lib.lessons import LESSONS; print(LESSONS[-1].notebook)")
