@@ -10,8 +10,8 @@ from torch import Tensor
 from course_lib.attention import attention, masked_softmax, with_attention
 from course_lib.exercises import call, checker, expect, expect_gradients
 from course_lib.exercises.injection import same_model
-from course_lib.experiments.language import next_token_loss
 from course_lib.models.gpt2 import GPT2
+from course_lib.training import next_token_loss
 
 T, S, D = 4, 6, 8
 Weights = Callable[[Tensor, Tensor, Tensor], Tensor]
