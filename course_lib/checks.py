@@ -36,6 +36,17 @@ def check_sizes(**sizes: int | None) -> None:
             check_at_least(name, value, 1)
 
 
+def check_even(name: str, value: int) -> None:
+    """Raise ValueError unless `value` is an even whole number, 2 or more."""
+    try:
+        check_at_least(name, value, 2)
+        odd = value % 2
+    except ValueError:
+        odd = True
+    if odd:
+        raise ValueError(f"{name}={value!r}; it must be even and at least 2, a whole number")
+
+
 def check_above(name: str, value: float, low: float) -> None:
     """Raise ValueError unless `value` is a finite number above `low`."""
     if not low < value < math.inf:

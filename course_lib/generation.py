@@ -6,9 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from course_lib.attention.arguments import check_key_mask
 from course_lib.attention.kv_cache import Cache
 from course_lib.checks import check_at_least
+from course_lib.tokenization import PAD
 
 
 class Decoder(Protocol):
@@ -66,45 +66,45 @@ def next_token_probabilities(
 @torch.no_grad()
 def generate(
     model: Decoder, ids: Tensor, n_tokens: int, *, temperature: float = 1.0, top_k: int | None = None,
-    top_p: float | None = None, seed: int = 0, use_cache: bool = True, key_mask: Tensor | None = None,
+    top_p: float | None = None, seed: int = 0, use_cache: bool = True, pad: int | None = PAD,
 ) -> Tensor:  # fmt: skip
     """Continue each row of ids (B, T) by `n_tokens` tokens: (B, T + n_tokens). The same seed gives the same text.
 
     `model` is used as it is: put it in eval mode. Draws are made on the CPU, so that a seed means the same on every
-    device. Prompts of unequal length are padded on the left, see `left_padded`; `key_mask` (B, T) is False for padding,
-    and a mask alone can tell that from text. Without `use_cache` the whole text is computed again for each token:
-    the same but for rounding, and slower; in bfloat16 that rounding can turn a close draw. Raises ValueError for
-    n_tokens < 0, ids without a token, padding at the end, a model that gives NaN, and what `next_token_probabilities`
-    and the model's end of positions refuse.
+    device. Prompts of unequal length are padded on the left, see `left_padded`: tokens `pad` at the beginning of a row
+    are not read (None: they are, in a vocabulary where that number is a token like others). Without `use_cache` the
+    whole text is computed again for each token: the same but for rounding, and slower; in bfloat16 that rounding can
+    turn a close draw. Raises ValueError for n_tokens < 0, ids without a token, a row of padding alone, a model that
+    gives NaN, and what `next_token_probabilities` and the model's end of positions refuse.
     """
     if ids.ndim != 2 or ids.shape[1] < 1:
         raise ValueError(f"ids has shape {tuple(ids.shape)}; needed is (B, T) with at least one token")
     check_at_least("n_tokens", n_tokens, 0)
-    if key_mask is not None and not check_key_mask(key_mask, *ids.shape)[:, -1].all():
-        raise ValueError("key_mask: a row ends in padding; its continuation would begin there. Pad on the left")
+    key_mask = (ids != pad).cumsum(-1) > 0 if pad is not None else torch.ones_like(ids, dtype=torch.bool)
+    if not key_mask[:, -1].all():
+        raise ValueError(f"ids: a row holds nothing but pad={pad}; needed is one token or more")
+    padded = not key_mask.all()
     generator = torch.Generator().manual_seed(seed)
     caches = model.new_caches() if use_cache else None
     new = ids
     for _ in range(n_tokens):
-        padding = {} if key_mask is None else {"key_mask": key_mask}
-        logits = model(new if use_cache else ids, caches, **padding)[:, -1]  # (B, V)
+        given = {"key_mask": key_mask} if padded else {}  # a decoder of one's own need not know of padding
+        logits = model(new if use_cache else ids, caches, **given)[:, -1]  # (B, V)
         if logits.isnan().any():
             raise ValueError("model: its logits are NaN, so that no token is the most likely one")
         probabilities = next_token_probabilities(logits, temperature, top_k, top_p).cpu()
         new = torch.multinomial(probabilities, 1, generator=generator).to(ids)  # (B, 1)
         ids = torch.cat([ids, new], 1)
-        key_mask = None if key_mask is None else torch.cat([key_mask, torch.ones_like(new, dtype=torch.bool)], 1)
+        key_mask = torch.cat([key_mask, torch.ones_like(new, dtype=torch.bool)], 1)
     return ids
 
 
-def left_padded(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Prompts of any lengths as one batch: ids int64 (B, T), filled up with `pad` on the left, and key_mask (B, T).
+def left_padded(prompts: Sequence[Sequence[int]], pad: int = PAD) -> Tensor:
+    """Prompts of any lengths as one batch: ids int64 (B, T), filled up with `pad` on the left.
 
     Raises ValueError for no prompt, or one without a token.
     """
     if not prompts or not all(map(len, prompts)):
         raise ValueError(f"prompts have lengths {[len(p) for p in prompts]}; needed is one token or more in each")
     longest = max(map(len, prompts))
-    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
-    missing = torch.tensor([longest - len(prompt) for prompt in prompts])
-    return ids, torch.arange(longest) >= missing.unsqueeze(-1)
+    return torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])

@@ -382,3 +382,12 @@ def test_few_queries_of_a_long_text(n, impl):
     whole = local_attention(**LONG, radius=3)
     few = local_attention(LONG["q"][:, :, -n:], LONG["k"], LONG["v"], 3, impl=impl, q_pos=PLACES[-n:], k_pos=PLACES)
     assert relative_error(few, whole[:, :, -n:]) < 1e-6
+
+
+@pytest.mark.parametrize("impl", ["blocked", "unfold", "dense", "flex"])
+def test_who_asks_for_weights_gets_all_of_them(impl):
+    y, weights = local_attention(**LONG, radius=3, impl=impl, causal=True, return_weights=True)
+    assert relative_error(y, local_attention(**LONG, radius=3, causal=True)) < 1e-6
+    allowed = (causal & window(3)).dense(PLACES, PLACES)
+    assert ((weights > 0) == allowed).all()
+    assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 60))

@@ -6,7 +6,7 @@ import re
 import nbformat
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_file
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -49,3 +49,14 @@ def test_source_that_is_shown_is_the_last_of_its_cell(path):
         lines = [line for line in cell.source.splitlines() if cell.cell_type == "code" and line.strip()]
         shown = [i for i, line in enumerate(lines) if line.startswith("show_source(")]
         assert shown in ([], [len(lines) - 1]), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_source_that_is_shown_is_todays(path):
+    """Red when the code changed after the notebook was saved."""
+    sources = list(load_file(ROOT / "scripts" / "stamp_sources.py").shown_sources(nbformat.read(path, 4)))
+    calls = re.findall(r"^ *\"show_source\(", path.read_text("utf-8"), re.M)
+    assert len(sources) == len(calls), "a call that cannot be followed: give show_source an imported name"
+    for cell, today in sources:
+        saved = [output.data["text/markdown"] for output in cell.outputs if "data" in output]
+        assert saved == [today], f"{cell.source.splitlines()[-1]}: run `make lessons`"

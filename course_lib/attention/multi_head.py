@@ -73,7 +73,7 @@ class MultiHeadAttention(nn.Module):
             q, k = position.rotate(q, k, pos, pos)
             position = Unrotated(position)
         k, v, k_pos = cache.update(k, v, pos)  # (B, Hkv, S, D), (S,) or (B, S)
-        key_mask = None if places.key_mask is None else places.key_mask[:, places.key_mask.shape[1] - k.shape[2] :]
+        key_mask = None if places.key_mask is None else places.key_mask[:, cache.length - k.shape[2] :]
         y = self.attention_fn(q, k, v, mask=self.mask, key_mask=key_mask, position=position, q_pos=pos, k_pos=k_pos)
         return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_sizes, on_host
+from course_lib.checks import check_even, check_sizes, on_host
 from course_lib.positions.base import Position, check_positions
 
 # The scale that makes sinusoids as large as the embeddings of `init_weights`, 0.02. Larger ones drown the tokens, and
@@ -18,8 +18,7 @@ def sinusoids(pos: Tensor, d_model: int) -> Tensor:
     The paper interleaves sines and cosines, which is the same up to the order of channels. Raises ValueError for a
     d_model that is odd or below 2. Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
     """
-    if d_model < 2 or d_model % 2:
-        raise ValueError(f"d_model={d_model}; it must be even and at least 2")
+    check_even("d_model", d_model)
     wave = torch.arange(0, d_model, 2, device=pos.device, dtype=torch.float32)
     angle = pos.unsqueeze(-1).float() / 10000 ** (wave / d_model)  # (..., T, d_model / 2)
     return torch.cat([angle.sin(), angle.cos()], -1)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from course_lib.checks import check_choice
+from course_lib.checks import check_choice, check_even
 from course_lib.positions.base import Position, check_positions
 
 LAYOUTS = ("half_split", "interleaved")
@@ -25,8 +25,7 @@ def rope_frequencies(
     Sources: Su et al. 2021, "RoFormer", section 3.2.2; Chen et al. 2023, "Extending Context Window of Large Language
     Models via Positional Interpolation", section 2.3; NTK-aware: Peng et al. 2023, "YaRN", section 3.1.
     """
-    if rotary_dim < 2 or rotary_dim % 2:
-        raise ValueError(f"rotary_dim={rotary_dim}; it must be even and at least 2")
+    check_even("rotary_dim", rotary_dim)
     if not 1 < theta < math.inf:
         raise ValueError(f"theta={theta}; it must be above 1 and finite")
     check_choice("extension", extension, EXTENSIONS)

@@ -34,7 +34,8 @@ def _built(fn: Scheme) -> Position:
         raise Wrong(f"{type(scheme).__name__}.__init__ must call `super().__init__()` first: a Position is a module.")
     if all(getattr(getattr(scheme, hook), "__func__", None) is getattr(Position, hook) for hook in HOOKS):
         raise Wrong(f"Your scheme changes no hook: it is `none`. The four are {', '.join(HOOKS)}.")
-    known = {getattr(getattr(positions, name), hook) for name in positions.__all__ for hook in HOOKS}
+    ours = [value for value in vars(positions).values() if isinstance(value, type) and issubclass(value, Position)]
+    known = {getattr(scheme_type, hook) for scheme_type in ours for hook in HOOKS}
     if all(getattr(getattr(scheme, hook), "__func__", None) in known for hook in HOOKS):
         raise Wrong(
             f"{type(scheme).__name__} is the library's: all its hooks are. Write one of your own, in a class of yours."
