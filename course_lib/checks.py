@@ -4,12 +4,18 @@ import math
 import operator
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
 
 def kind_of(value: object) -> str:
     """Type and shape of a tensor, type of anything else, for messages."""
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def on_host(x: Tensor) -> bool:
+    """Whether the values of x can be looked at: a GPU would have to wait, and a graph that is captured has none."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def check_at_least(name: str, value: int, least: int) -> int:
@@ -28,6 +34,17 @@ def check_sizes(**sizes: int | None) -> None:
     for name, value in sizes.items():
         if value is not None:
             check_at_least(name, value, 1)
+
+
+def check_within(name: str, value: int, count: int) -> int:
+    """`value` as an int; ValueError unless it is a whole number from 0 to count - 1."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        whole = -1
+    if not 0 <= whole < count or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}; allowed is 0 to {count - 1}")
+    return whole
 
 
 def check_above(name: str, value: float, low: float) -> None:
