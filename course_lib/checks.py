@@ -53,6 +53,12 @@ def check_above(name: str, value: float, low: float) -> None:
         raise ValueError(f"{name}={value}; it must be above {low} and finite")
 
 
+def check_not_negative(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a finite number, 0 or more."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value}; it must be 0 or more and finite")
+
+
 def check_dropout(value: float) -> None:
     """Raise ValueError unless `value` is a share from 0 to below 1."""
     if not 0 <= value < 1:
