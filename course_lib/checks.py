@@ -47,6 +47,20 @@ def check_within(name: str, value: int, count: int) -> int:
     return whole
 
 
+def check_token_ids(name: str, ids: object, vocab_size: int | None = None) -> None:
+    """Raise ValueError unless `ids` is int64 or int32 and, where it is on the CPU, from 0 to vocab_size - 1."""
+    # As an index, uint8 is a mask, and a product of small integers overflows: both go on, with wrong numbers.
+    if not isinstance(ids, Tensor) or ids.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"{name} is {kind_of(ids)}; token ids are int64 or int32")
+    if vocab_size is not None and on_host(ids) and ids.numel():
+        lowest, highest = (int(extreme) for extreme in ids.aminmax())
+        if lowest < 0 or highest >= vocab_size:
+            raise ValueError(
+                f"{name} goes from {lowest} to {highest}; with vocab_size={vocab_size} the last is {vocab_size - 1}: "
+                "do they come from another tokenizer?"
+            )
+
+
 def check_above(name: str, value: float, low: float) -> None:
     """Raise ValueError unless `value` is a finite number above `low`."""
     if not low < value < math.inf:
