@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_at_least, check_sizes, check_token_ids, kind_of
+from course_lib.checks import check_at_least, check_token_ids, kind_of
 from course_lib.corpora import shuffled_batches
 from course_lib.init import seed_of
 from course_lib.tokenization import END, MASK, PAD, SPECIAL
@@ -95,7 +95,7 @@ def masked_losses(
 
     NaN stands where a window with padding has fewer tokens to ask for: its mean is `nanmean()`.
     """
-    check_sizes(batch_size=batch_size)
+    check_at_least("batch_size", batch_size, 1)
     hidden = hide(windows, vocab_size, rate, seed)
     parts = [x.split(batch_size) for x in hidden if x is not None]
     losses = []

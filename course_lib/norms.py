@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.checks import check_choice, check_not_negative, check_sizes, kind_of
+from course_lib.checks import check_at_least, check_choice, check_not_negative, kind_of
 
 
 class NormFn(Protocol):
@@ -101,7 +101,7 @@ class _Norm(nn.Module):
 
     def __init__(self, d_model: int, eps: float, bias: bool, norm_fn: NormFn) -> None:
         super().__init__()
-        check_sizes(d_model=d_model)
+        check_at_least("d_model", d_model, 1)
         check_not_negative("eps", eps)
         self.d_model, self.eps, self.norm_fn = d_model, eps, norm_fn
         self.weight = nn.Parameter(torch.ones(d_model))
