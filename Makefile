@@ -8,7 +8,7 @@ COLAB_PYTHON = $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 NBVAL := $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -p no:cacheprovider
 
-.PHONY: lab test unit notebooks bench images data weights colab test-colab clean
+.PHONY: lab test unit notebooks lessons new-lesson bench images data weights colab test-colab clean
 
 lab: $(VENV)/.lab  ## open the course in JupyterLab; ARGS="--no-browser --port=8899" is passed on
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
@@ -29,10 +29,18 @@ unit: $(VENV)/.test  ## the fast part
 notebooks: $(VENV)/.test  ## execute notebooks and save them with outputs; NB="notebooks/01*.ipynb" picks some
 	PYTHONPATH=tests/offline $(BIN)/python scripts/run_notebooks.py $(NB)
 
+lessons: $(VENV)/.test  ## write the table of lessons into README, notebook 00 and the map; shown sources into all notebooks
+	$(BIN)/python scripts/stamp_lessons.py
+	$(BIN)/python scripts/stamp_sources.py
+	$(BIN)/python scripts/build_images.py lesson_map
+
+new-lesson: $(VENV)/.test  ## begin a lesson: make new-lesson NAME=my_topic TITLE="My topic" QUESTION="What is it?"
+	PYTHONPATH=tests/offline $(BIN)/python scripts/new_lesson.py "$(NAME)" --title "$(TITLE)" --question "$(QUESTION)"
+
 bench: $(VENV)/.test  ## time the modules beside torch's, print ratios: make bench ARGS="norms --repeats 21"
 	$(BIN)/python -m benchmarks $(ARGS)
 
-images: $(VENV)/.test  ## draw the pictures of README again
+images: $(VENV)/.test  ## draw the pictures of README and docs again
 	$(BIN)/python scripts/build_images.py
 
 weights: $(VENV)/.test  ## train the shipped weights again, by the recorded studies that they belong to

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks.report import hardware_line, save, with_circumstances
+from course_lib.lessons.local_and_global_attention.complexity import NAMES, exponent, measure_complexity
 from course_lib.runtime import processes
-from course_lib.viz.complexity import NAMES, exponent, measure_complexity
 
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 QUESTION = "How do time and memory of one attention layer grow with the text (8 heads of 64, radius 64, float32)?"

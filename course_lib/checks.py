@@ -36,15 +36,36 @@ def check_sizes(**sizes: int | None) -> None:
             check_at_least(name, value, 1)
 
 
-def check_within(name: str, value: int, count: int) -> int:
-    """`value` as an int; ValueError unless it is a whole number from 0 to count - 1."""
+def check_even(name: str, value: int) -> None:
+    """Raise ValueError unless `value` is an even whole number, 2 or more."""
+    try:
+        check_at_least(name, value, 2)
+        odd = value % 2
+    except ValueError:
+        odd = True
+    if odd:
+        raise ValueError(f"{name}={value!r}; it must be even and at least 2, a whole number")
+
+
+def check_range(name: str, value: int, low: int, high: int) -> int:
+    """`value` as an int; ValueError unless it is a whole number from `low` to `high`, both allowed."""
     try:
         whole = operator.index(value)
     except TypeError:
-        whole = -1
-    if not 0 <= whole < count or isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}; allowed is 0 to {count - 1}")
+        whole = low - 1
+    if not low <= whole <= high or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r}; allowed is {low} to {high}, a whole number")
     return whole
+
+
+def check_whole(name: str, value: int) -> int:
+    """`value` as an int; ValueError unless it is a whole number. NumPy's integers count."""
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise ValueError(f"{name}={value!r}; it must be a whole number")
 
 
 def check_token_ids(name: str, ids: object, vocab_size: int | None = None) -> None:

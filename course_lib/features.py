@@ -2,38 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
-from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.attention import (
-    AdditiveAttention,
-    MultiHeadAttention,
-    attention,
-    global_local_attention,
-    local_attention,
-)
-
-
-def select(names: str | Iterable[str], known: Iterable[str]) -> list[str]:
-    """Those of `known` that a name or pattern in `names` matches, level by level, in the order of `known`.
-
-    `*` does not reach over a dot: "blocks.*" matches blocks.0, not blocks.0.mlp. Raises ValueError for a pattern that
-    matches nothing.
-    """
-
-    def matches(name: str, pattern: str) -> bool:
-        parts, patterns = name.split("."), pattern.split(".")
-        return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
-
-    patterns, known = [names] if isinstance(names, str) else list(names), list(known)
-    for pattern in patterns:
-        if not any(matches(name, pattern) for name in known):
-            raise ValueError(f"names: {pattern!r} matches nothing; there are {', '.join(filter(None, known[:8]))}, …")
-    return [name for name in known if any(matches(name, pattern) for pattern in patterns)]
+from course_lib.attention import MultiHeadAttention
+from course_lib.names import select
 
 
 @contextmanager
@@ -74,29 +50,27 @@ def record_attention(model: nn.Module, names: str | Iterable[str] | None = None)
     """While the block runs, keep the attention weights: `with record_attention(model) as seen: model(ids)`.
 
     `seen` maps the name of each `MultiHeadAttention` to a detached copy of its weights (B, H, T, S) in the last
-    forward, in order of execution. Meanwhile the modules use the explicit or dense function: a kernel never has the
-    weights. `names` are names or patterns, see `select`; None is all. Afterwards, after an error too, each module has
-    its own function back. Raises ValueError for a name that matches no such module, a model without one, and, in the
-    forward pass, for an `attention_fn` that is not the course's (or a `partial` of it, such as with another scale):
-    what it computes cannot be seen from outside.
+    forward, in order of execution. Meanwhile each module's function is asked for its weights with
+    `return_weights=True`, and computes without a kernel, which never has them. `names` are names or patterns, see
+    `select`; None is all. Afterwards, after an error too, each module has its own function back. Raises ValueError for
+    a name that matches no such module, a model without one, and an `attention_fn` that takes no `return_weights`: what
+    it computes cannot be seen from outside.
     """
     modules = {name: m for name, m in model.named_modules() if isinstance(m, MultiHeadAttention)}
     if not modules:
         raise ValueError(f"model is a {type(model).__name__} without a MultiHeadAttention")
     seen: dict[str, Tensor] = {}
     kept = {name: modules[name].attention_fn for name in (modules if names is None else select(names, modules))}
+    for name, own in kept.items():
+        if "return_weights" not in signature(own.forward if isinstance(own, nn.Module) else own).parameters:
+            raise ValueError(
+                f"model: {name!r} has attention_fn={own!r}, whose weights cannot be recorded: it has no return_weights"
+            )
 
     def recorder(name: str) -> Any:
         def attend(q: Tensor, k: Tensor, v: Tensor, **arguments: Any) -> Tensor:
-            own = kept[name]
-            fn, given = (own.func, own.keywords) if isinstance(own, partial) else (own, {})
-            if fn is attention:
-                given = given | {"impl": "explicit"}
-            elif fn in (local_attention, global_local_attention):
-                given = given | {"impl": "dense"}  # all T x S weights, most of them 0
-            elif not isinstance(fn, AdditiveAttention):
-                raise ValueError(f"model: {name!r} has attention_fn={own!r}, whose weights cannot be recorded")
-            output, weights = fn(q, k, v, **(given | arguments | {"return_weights": True}))
+            asked: Any = kept[name]
+            output, weights = asked(q, k, v, **arguments, return_weights=True)
             seen[name] = weights.detach().clone()
             return output
 
@@ -104,17 +78,11 @@ def record_attention(model: nn.Module, names: str | Iterable[str] | None = None)
 
     try:
         for name in kept:
-            _set_function(modules[name], recorder(name))
+            modules[name].set_attention_fn(recorder(name))
         yield seen
     finally:
         for name, own in kept.items():
-            _set_function(modules[name], own)
-
-
-def _set_function(module: MultiHeadAttention, fn: Any) -> None:
-    module._modules.pop("attention_fn", None)  # a function that is a module is registered as one
-    module.__dict__.pop("attention_fn", None)
-    module.attention_fn = fn
+            modules[name].set_attention_fn(own)
 
 
 @torch.no_grad()

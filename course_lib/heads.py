@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.attention import MultiHeadAttention
-from course_lib.checks import check_at_least, check_token_ids, check_within, kind_of
+from course_lib.checks import check_at_least, check_range, check_token_ids, kind_of
 from course_lib.evaluation import next_token_losses
 from course_lib.features import record_attention
 
@@ -155,7 +155,7 @@ def without_head(model: nn.Module, layer: int, head: int) -> Iterator[None]:
     """
     modules = list(_attention_modules(model).values())
     for name, value, n in (("layer", layer, len(modules)), ("head", head, modules[0].n_heads)):
-        check_within(name, value, n)
+        check_range(name, value, 0, n - 1)
     width = modules[layer].head_dim
 
     def silence(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:

@@ -1,10 +1,21 @@
-"""Draw the pictures of README and lessons again: `make images`. They come from recorded runs: this takes seconds."""
+"""Draw the pictures of README and docs again: `make images`.
+
+    python scripts/build_images.py [NAME ...]        (default: all; a picture's name is that of its file)
+
+They come from recorded runs: this takes seconds.
+"""
+
+import sys
+from collections.abc import Iterator
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from course_lib import corpora, pretrained, tokenization
 from course_lib.experiments import load_tensors
+from course_lib.lessons.layernorm_dynamics.norm_frame import norm_frame, plot_norm_frames
+from course_lib.lessons.positional_encodings.rope_frame import example_vectors
+from course_lib.lessons.positional_encodings.rope_motion import rope_figures, rope_steps
 from course_lib.paths import shipped, whole_or_nothing
 from course_lib.viz.animate import gif, png
 from course_lib.viz.attention_maps import Selection
@@ -12,10 +23,8 @@ from course_lib.viz.attention_plot import plot_maps
 from course_lib.viz.contact_sheet import choose_drawings, contact_sheet
 from course_lib.viz.lesson_map import plot_lesson_map
 from course_lib.viz.model_maps import maps_of
-from course_lib.viz.norms import norm_frame, plot_norm_frames
 from course_lib.viz.plots import use_house_style
-from course_lib.viz.rope import example_vectors
-from course_lib.viz.rope_motion import rope_figures, rope_steps
+from draw_architecture import plot_architecture
 
 IMAGES = shipped("data").parent / "images"
 PAIR = ("pre-norm lr=0.01", "post-norm lr=0.01")
@@ -38,22 +47,38 @@ def attention() -> Figure:
     return plot_maps(maps, Selection(layer=0, head=0))
 
 
-def main() -> None:
-    """Draw all of them."""
-    use_house_style()
+def norm_frames() -> Iterator[Figure]:
+    """Two networks at the same learning rate, step by step."""
     traces = {name: load_tensors("norm_dynamics", name) for name in PAIR}
-    steps = traces[PAIR[0]]["steps"].tolist()
-    frames = (plot_norm_frames([norm_frame(traces, name, layer=5, step=step) for name in PAIR]) for step in steps)
-    gif(frames, IMAGES / "layernorm_dynamics.gif")
-    gif(rope_figures(rope_steps(*example_vectors())), IMAGES / "rope.gif", seconds=0.5, colors=128)
-    with whole_or_nothing(IMAGES / "lesson_map.png") as path:
-        path.write_bytes(png(plot_lesson_map()))
-    with whole_or_nothing(IMAGES / "emoji10.png") as path:
-        path.write_bytes(png(emoji_sheet()))
-    with whole_or_nothing(IMAGES / "attention.png") as path:
-        path.write_bytes(png(attention()))
-    print(*(f"{path.name}: {path.stat().st_size // 1000} kB" for path in sorted(IMAGES.iterdir())), sep="\n")
+    for step in traces[PAIR[0]]["steps"].tolist():
+        yield plot_norm_frames([norm_frame(traces, name, layer=5, step=step) for name in PAIR])
+
+
+PICTURES = {
+    "architecture": plot_architecture,
+    "attention": attention,
+    "emoji10": emoji_sheet,
+    "lesson_map": plot_lesson_map,
+}
+MOTIONS = {
+    "layernorm_dynamics": lambda path: gif(norm_frames(), path),
+    "rope": lambda path: gif(rope_figures(rope_steps(*example_vectors())), path, seconds=0.5, colors=128),
+}
+
+
+def main(names: list[str]) -> None:
+    """Draw those named, or all. Raises KeyError for a name that is no picture's."""
+    use_house_style()
+    for name in names or [*PICTURES, *MOTIONS]:
+        if name in MOTIONS:
+            path = IMAGES / f"{name}.gif"
+            MOTIONS[name](path)
+        else:
+            path = IMAGES / f"{name}.png"
+            with whole_or_nothing(path) as temporary:
+                temporary.write_bytes(png(PICTURES[name]()))
+        print(f"{path.name}: {path.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -2,24 +2,30 @@
 
 import copy
 import re
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import course_lib.attention.sdpa as sdpa
 from course_lib.attention import (
     AdditiveAttention,
     KVCache,
     MultiHeadAttention,
     Pattern,
+    Places,
     WindowKVCache,
     attention,
     causal,
+    fused,
+    local_attention,
     masked_softmax,
+    sdpa,
     window,
 )
+from course_lib.attention.flex import flex_attention
+from course_lib.attention.online import online_attention
 from course_lib.positions import LearnedPosition, Position, SinusoidalPosition
 from course_lib.positions.absolute import sinusoids
 from tests.conftest import randomise, relative_error
@@ -107,30 +113,73 @@ def test_without_order_a_permutation_goes_through(fn):
     module = randomise(MultiHeadAttention(8, 2, attention_fn=own)).double()
     x, keys = torch.randn(2, 6, 8).double(), torch.rand(2, 6) < 0.7
     order = torch.tensor([3, 1, 5, 0, 2, 4])
-    assert torch.allclose(module(x[:, order], key_mask=keys[:, order]), module(x, key_mask=keys)[:, order])
+    assert torch.allclose(
+        module(x[:, order], Places(key_mask=keys[:, order])), module(x, Places(key_mask=keys))[:, order]
+    )
     module.mask = causal  # with an order it no longer does
     assert not torch.allclose(module(x[:, order]), module(x)[:, order])
 
 
-def test_keys_that_are_masked_may_hold_anything_finite():
-    module = randomise(MultiHeadAttention(8, 2))
-    x, keys = torch.randn(2, 6, 8), torch.ones(2, 6, dtype=torch.bool)
-    keys[0, 4:] = False
-    changed = x.clone()
-    changed[0, 4:] = 1e3 * torch.randn(2, 8)
-    assert torch.equal(module(changed, key_mask=keys)[0, :4], module(x, key_mask=keys)[0, :4])
-    assert torch.allclose(module(x, key_mask=keys)[:1, :4], module(x[:1, :4]), atol=1e-6)
+@pytest.mark.parametrize("anything", [1e3, torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize("fn", ["fused", "explicit", "additive", "online", "unfold", "blocked", "flex"])
+def test_hidden_keys_and_values_may_hold_anything(fn, anything):
+    """Outputs and gradients stay, bit by bit: a weight of 0 times NaN would be NaN."""
+    functions = {
+        "additive": randomise(AdditiveAttention(4, 3)), "online": partial(online_attention, tile=4),
+        "unfold": partial(local_attention, radius=3, impl="unfold"), "blocked": partial(local_attention, radius=3),
+        "flex": flex_attention,
+    }  # fmt: skip
+    own = functions.get(fn) or partial(attention, impl=fn)
+    given_, keys = torch.randn(3, 2, 2, 70, 4), torch.ones(2, 70, dtype=torch.bool)
+    keys[0, 40:] = False
+    results = []
+    for value in (0.0, anything):
+        q, k, v = (x.clone() for x in given_)
+        k[0, :, 40:] = v[0, :, 40:] = value
+        k, v = k.requires_grad_(fn != "flex"), v.requires_grad_(fn != "flex")
+        y = own(q, k, v, key_mask=keys)
+        if fn != "flex":  # which has none on a CPU
+            y.square().sum().backward()
+        results.append((y, k.grad, v.grad))
+    for one, other in zip(*results, strict=True):
+        assert one is other is None or torch.equal(one, other)
+    with torch.no_grad():
+        assert torch.allclose(y[0, :, :37], own(*(x[:1, :, :40] for x in (q, k, v)))[0, :, :37], atol=1e-5)
+
+
+@pytest.mark.parametrize("fn", ["fused", "explicit", "additive", "online", "blocked"])
+def test_a_row_of_biases_of_minus_infinity_gives_zeros(fn):
+    """A scheme that hides by its bias, as one matrix of ALiBi and mask does: no NaN in outputs or gradients."""
+
+    class Nothing(Position):
+        def bias(self, q_pos, k_pos):
+            return torch.where(q_pos.unsqueeze(-1) == 3, -torch.inf, 0.0).expand(-1, len(k_pos))[None]
+
+    class Rows(Position):
+        def bias(self, q_pos, k_pos):  # in blocks, positions have rows
+            return torch.where(q_pos.unsqueeze(-1) == 3, -torch.inf, 0.0 * k_pos.unsqueeze(-2)).unsqueeze(-3)
+
+    functions = {"additive": randomise(AdditiveAttention(4, 3)), "online": partial(online_attention, tile=4),
+                 "blocked": partial(local_attention, radius=3)}  # fmt: skip
+    own, pos = functions.get(fn) or partial(attention, impl=fn), torch.arange(70)
+    q, k, v = (torch.randn(1, 2, 70, 4, requires_grad=True) for _ in range(3))
+    y = own(q, k, v, position=Rows() if fn == "blocked" else Nothing(), q_pos=pos, k_pos=pos)
+    assert y[0, :, 3].abs().max() == 0
+    assert torch.allclose(y[0, :, 4:], own(q, k, v)[0, :, 4:], atol=1e-6)
+    y.square().sum().backward()
+    assert all(x.grad.isfinite().all() for x in (q, k, v))
+    assert q.grad[0, :, 3].abs().max() == 0
 
 
 def kernel_calls(monkeypatch, f):
     seen = []
-    kernel = sdpa.F.scaled_dot_product_attention
+    kernel = fused.F.scaled_dot_product_attention
 
     def spy(*args, **options):
         seen.append(options)
         return kernel(*args, **options)
 
-    monkeypatch.setattr(sdpa.F, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(fused.F, "scaled_dot_product_attention", spy)
     f()
     monkeypatch.undo()
     return seen
@@ -240,6 +289,12 @@ def test_one_sequence_does_not_become_three():
             attention(Q[:1], K[:1], V[:1], mask=causal, q_pos=FIVE.expand(3, 5), k_pos=FIVE, impl=impl)
 
 
+def of_length(n):
+    cache = KVCache(9)
+    cache.update(torch.zeros(1, 2, n, 4), torch.zeros(1, 2, n, 4), torch.arange(n))
+    return cache
+
+
 def mha(**changed):
     return MultiHeadAttention(**({"d_model": 8, "n_heads": 2} | changed))
 
@@ -247,32 +302,34 @@ def mha(**changed):
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (lambda: attention(Q, K, V, impl="flash"), "impl='flash'; allowed are 'explicit' and 'fused'"),
-        (lambda: attention(Q, K, V, return_weights=True), "return_weights=True needs impl='explicit'"),
+        (lambda: attention(Q, K, V, impl="flash"), "impl='flash'; allowed are 'explicit', 'fused'"),
         (lambda: window(-1), "radius=-1; it must be 0 or more"),
         (lambda: causal.dense(FIVE.float(), FIVE), "q_pos is torch.float32; needed is an int64 or int32 tensor"),
         (lambda: causal.dense(FIVE, FIVE[None, None]), "k_pos has shape (1, 1, 5); needed is (T,) or (B, T)"),
         (lambda: causal.dense(torch.tensor(1), FIVE), "q_pos has shape ()"),
-        (lambda: AdditiveAttention(0, 3), "head_dim=0; it must be at least 1"),
-        (lambda: AdditiveAttention(3, 0), "hidden=0; it must be at least 1"),
+        (lambda: AdditiveAttention(0, 3), "head_dim=0; it must be 1 or more"),
+        (lambda: AdditiveAttention(3, 0), "hidden=0; it must be 1 or more"),
         (lambda: AdditiveAttention(5, 3)(Q, K, V), "q has shape (2, 4, 5, 6); needed is a width of head_dim=5"),
         (lambda: mha(n_heads=3), "n_heads=3 does not divide d_model=8; choose another, or give head_dim"),
-        (lambda: mha(n_heads=0), "n_heads=0; it must be at least 1"),
-        (lambda: mha(d_model=0), "d_model=0; it must be at least 1"),
-        (lambda: mha(head_dim=0), "head_dim=0; it must be at least 1"),
-        (lambda: mha(n_kv_heads=0), "n_kv_heads=0; it must be at least 1"),
+        (lambda: mha(n_heads=0), "n_heads=0; it must be 1 or more"),
+        (lambda: mha(d_model=0), "d_model=0; it must be 1 or more"),
+        (lambda: mha(head_dim=0), "head_dim=0; it must be 1 or more"),
+        (lambda: mha(n_kv_heads=0), "n_kv_heads=0; it must be 1 or more"),
         (lambda: mha(n_heads=4, n_kv_heads=3), "n_kv_heads=3 does not divide n_heads=4"),
         (lambda: mha(n_kv_heads=4), "n_kv_heads=4 does not divide n_heads=2"),
         (lambda: mha()(torch.randn(2, 5, 7)), "x has shape (2, 5, 7); needed is (B, tokens, 8)"),
         (lambda: mha()(torch.randn(5, 8)), "x has shape (5, 8)"),
         (lambda: mha()(torch.randn(2, 5, 8), context=torch.randn(2, 5, 7)), "context has shape (2, 5, 7)"),
         (lambda: mha()(torch.randn(2, 5, 8), context=torch.randn(3, 5, 8)), "q, k, v have shapes (2, 2, 5, 4), (3,"),
-        (lambda: mha()(torch.randn(2, 5, 8), k_pos=FIVE), "k_pos: it gives the places of a context, and there is none"),
+        (
+            lambda: mha()(torch.randn(2, 5, 8), Places(context_pos=FIVE)),
+            "context_pos: it gives the places of a",
+        ),
         (lambda: mha(mask=causal)(torch.randn(2, 5, 8), context=torch.randn(2, 4, 8)), "must both be given for 5 quer"),
         (lambda: sinusoids(FIVE, 7), "d_model=7; it must be even and at least 2"),
         (lambda: SinusoidalPosition(0), "d_model=0; it must be even"),
-        (lambda: LearnedPosition(0, 4), "max_positions=0; it must be at least 1"),
-        (lambda: LearnedPosition(4, 0), "d_model=0; it must be at least 1"),
+        (lambda: LearnedPosition(0, 4), "max_positions=0; it must be 1 or more"),
+        (lambda: LearnedPosition(4, 0), "d_model=0; it must be 1 or more"),
         (lambda: LearnedPosition(4, 8).embed(torch.zeros(1, 5, 8), FIVE), "pos goes from 0 to 4; learned are 0 to 3"),
         (
             lambda: LearnedPosition(9, 8).embed(torch.zeros(1, 5, 8), FIVE - 1),
@@ -328,9 +385,8 @@ def steps(module, x, cache, sizes, key_mask=None):
         end = begin + size
         seen = None
         if key_mask is not None:
-            first = max(0, begin - cache.radius) if isinstance(cache, WindowKVCache) else 0
-            seen = key_mask[:, first:end]
-        outputs.append(module(x[:, begin:end], cache=cache, key_mask=seen))
+            seen = key_mask[:, :end]
+        outputs.append(module(x[:, begin:end], Places(key_mask=seen), cache=cache))
         assert cache.length == end
         begin = end
     return torch.cat(outputs, 1)
@@ -360,7 +416,7 @@ def test_cached_decoding_equals_the_whole_text(data, width, with_position, with_
     cache = KVCache(LENGTH + 2) if radius < 0 else WindowKVCache(radius)
     with torch.no_grad():
         got = steps(module, x, cache, pieces(data), key_mask)
-        assert torch.allclose(got, module(x, key_mask=key_mask), atol=1e-12)
+        assert torch.allclose(got, module(x, Places(key_mask=key_mask)), atol=1e-12)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -390,11 +446,12 @@ def test_a_cache_gives_back_what_it_was_given():
     k, v = torch.randn(2, 3, 7, 4), torch.randn(2, 3, 7, 5)  # the widths may differ
     assert cache.bytes() == window_cache.bytes() == 0
     for begin, end in ((0, 3), (3, 3), (3, 4), (4, 7)):
-        got_k, got_v, pos = cache.update(k[:, :, begin:end], v[:, :, begin:end])
+        new = k[:, :, begin:end], v[:, :, begin:end], torch.arange(begin, end)
+        got_k, got_v, pos = cache.update(*new)
         assert torch.equal(got_k, k[:, :, :end])
         assert torch.equal(got_v, v[:, :, :end])
         assert pos.tolist() == list(range(end))
-        got_k, got_v, pos = window_cache.update(k[:, :, begin:end], v[:, :, begin:end])
+        got_k, got_v, pos = window_cache.update(*new)
         first = max(0, begin - 2)
         assert torch.equal(got_k, k[:, :, first:end])
         assert torch.equal(got_v, v[:, :, first:end])
@@ -408,7 +465,8 @@ def test_bytes_are_those_of_the_tensors(dtype):
     size = torch.finfo(dtype).bits // 8
 
     def filled(cache, n_kv, n_tokens=5):
-        module = MultiHeadAttention(24, 12, n_kv_heads=n_kv, mask=causal & window(3)).to(dtype)
+        mask = causal & window(0 if cache.reach == 0 else 3)
+        module = MultiHeadAttention(24, 12, n_kv_heads=n_kv, mask=mask).to(dtype)
         with torch.no_grad():
             for _ in range(n_tokens):
                 module(torch.randn(3, 1, 24, dtype=dtype), cache=cache)
@@ -425,19 +483,21 @@ def test_bytes_are_those_of_the_tensors(dtype):
     assert growth == [unit, 2 * unit, 3 * unit, 3 * unit, 3 * unit, 3 * unit]
     assert filled(WindowKVCache(0), 2) == 0
     prefilled = WindowKVCache(3)
-    prefilled.update(*torch.randn(2, 3, 2, 16, 2, dtype=dtype).unbind())
+    prefilled.update(*torch.randn(2, 3, 2, 16, 2, dtype=dtype).unbind(), torch.arange(16))
     assert prefilled.bytes() == 3 * unit
     assert prefilled._k.untyped_storage().nbytes() == 3 * unit // 2
 
 
 def test_a_refused_update_leaves_the_cache_as_it_was():
     cache = KVCache(4)
-    cache.update(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 4))
+    cache.update(torch.ones(1, 2, 3, 4), torch.ones(1, 2, 3, 4), torch.arange(3))
     with pytest.raises(ValueError, match="k has 2 tokens after 3; the cache holds max_length=4"):
-        cache.update(torch.zeros(1, 2, 2, 4), torch.zeros(1, 2, 2, 4))
-    k, _, pos = cache.update(torch.full((1, 2, 1, 4), 2.0), torch.ones(1, 2, 1, 4))
+        cache.update(torch.zeros(1, 2, 2, 4), torch.zeros(1, 2, 2, 4), torch.arange(3, 5))
+    k, _, pos = cache.update(torch.full((1, 2, 1, 4), 2.0), torch.ones(1, 2, 1, 4), torch.tensor([7]))
     assert k[0, 0, :, 0].tolist() == [1, 1, 1, 2]
-    assert len(pos) == 4
+    assert pos.tolist() == [0, 1, 2, 7]
+    cache.length = 2  # two tokens taken back
+    assert cache.update(k[:, :, :1], k[:, :, :1], torch.tensor([[5]]))[2].tolist() == [[0, 1, 5]]
 
 
 X = torch.zeros(2, 3, 4, 5)
@@ -461,27 +521,35 @@ X = torch.zeros(2, 3, 4, 5)
 )
 def test_what_does_not_fit_a_cache(k, v, words, make):
     empty, filled = make(), make()
-    filled.update(X, X)
+    filled.update(X, X, torch.arange(4))
     for cache in (filled, empty):
         if cache is filled or "the cache" not in words:  # the first keys and values may be of any kind
             with pytest.raises(ValueError, match=re.escape(words)):
-                cache.update(k, v)
+                cache.update(k, v, torch.arange(4))
 
 
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (lambda: KVCache(0), "max_length=0; it must be at least 1"),
+        (lambda: KVCache(0), "max_length=0; it must be 1 or more"),
         (lambda: WindowKVCache(-1), "radius=-1; it must be 0 or more"),
         (lambda: mha()(torch.zeros(1, 3, 8), cache=KVCache(2)), "k has 3 tokens after 0; the cache holds max_length=2"),
-        (lambda: mha()(torch.zeros(1, 3, 8), cache=KVCache(9), context=torch.zeros(1, 3, 8)), "cache: it counts"),
+        (lambda: KVCache(9).update(X, X, torch.arange(3)), "pos has shape (3,); needed is (T,) or (B, T) for k of (2,"),
+        (lambda: KVCache(9).update(X, X, torch.zeros(3, 4)), "pos has shape (3, 4); needed is (T,) or (B, T)"),
+        (lambda: mha()(torch.zeros(1, 3, 8), cache=KVCache(9), context=torch.zeros(1, 3, 8)), "cache: it goes on with"),
+        (lambda: mha()(torch.zeros(1, 5, 8), Places(context_pos=FIVE), cache=KVCache(9)), "context_pos: it gives"),
         (
-            lambda: mha()(torch.zeros(1, 5, 8), cache=KVCache(9), q_pos=FIVE),
-            "cache: it counts the positions of x itself",
+            lambda: mha()(torch.zeros(1, 5, 8), Places(key_mask=FIVE[None] > 5), cache=of_length(2)),
+            "needed is bool (1, 7)",
+        ),
+        (lambda: mha()(torch.zeros(1, 3, 8), cache=WindowKVCache(2)), "cache: it holds 2 tokens before a new one, and"),
+        (
+            lambda: mha(mask=causal)(torch.zeros(1, 3, 8), cache=WindowKVCache(2)),
+            "mask=causal sees farther back;",
         ),
         (
-            lambda: mha()(torch.zeros(1, 5, 8), cache=KVCache(9), k_pos=FIVE),
-            "cache: it counts the positions of x itself",
+            lambda: mha(mask=causal & window(3))(torch.zeros(1, 3, 8), cache=WindowKVCache(2)),
+            "needed is a pattern such as causal & window(2), or a KVCache",
         ),
     ],
 )

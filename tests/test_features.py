@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib.attention import AdditiveAttention, KVCache, MultiHeadAttention, attention, causal
+from course_lib.attention import AdditiveAttention, KVCache, MultiHeadAttention, Places, attention, causal
 from course_lib.dynamics import EDGES, NormTrace, distinct_rows, norm_names, snapshot
 from course_lib.features import gradient_norms, record, record_attention, select, spread_by_depth
 from course_lib.models.gpt2 import GPT2, GPT2Config
@@ -238,7 +238,7 @@ def test_recording_some_layers_padding_and_a_cache():
     alone = randomise(MultiHeadAttention(8, 2, mask=causal))
     keys = torch.tensor([[True, False, True]])
     with record_attention(alone) as seen:
-        alone(torch.randn(1, 3, 8), key_mask=keys)
+        alone(torch.randn(1, 3, 8), Places(key_mask=keys))
     assert list(seen) == [""]
     assert seen[""][0, :, :, 1].abs().max() == 0
 
@@ -286,6 +286,24 @@ def test_a_foreign_function_is_refused_and_kept():
         record_attention(model()),
     ):
         pass
+
+
+def test_any_function_that_can_tell_its_weights_is_recorded():
+    def first_key(q, k, v, *, return_weights=False, **arguments):
+        weights = torch.zeros(*q.shape[:3], k.shape[2])
+        weights[..., 0] = 1
+        y = v[:, :, :1].expand_as(q)
+        return (y, weights) if return_weights else y
+
+    net, x = MultiHeadAttention(8, 2, attention_fn=first_key), torch.randn(1, 3, 8)
+    want = net(x)
+    with record_attention(net) as seen:
+        assert torch.equal(net(x), want)
+    assert seen[""].sum(2)[0].tolist() == [[3, 0, 0]] * 2
+    fused = MultiHeadAttention(8, 2, mask=causal, attention_fn=partial(attention, impl="fused"))
+    with record_attention(fused) as seen:
+        fused(x)
+    assert seen[""].sum(-1).allclose(torch.ones(1, 2, 3))
 
 
 def test_the_order_of_the_record_is_that_of_execution():

@@ -8,12 +8,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn.attention.flex_attention import create_mask
+from torch.nn.attention.flex_attention import create_block_mask, create_mask
 from torch.nn.attention.flex_attention import flex_attention as torch_flex
 
-from course_lib.attention import MultiHeadAttention, Pattern, attention, causal, window
-from course_lib.attention.flex import BLOCK, flex_attention, flex_block_mask
-from course_lib.attention.masks import dilated, draw_blocks, full, global_tokens, random_blocks
+from course_lib.attention import MultiHeadAttention, Pattern, attention, causal, draw_blocks, random_blocks, window
+from course_lib.attention.flex import flex_attention, mask_mod
+from course_lib.attention.flex_blocks import BLOCK, flex_block_mask
+from course_lib.attention.masks import dilated, full, global_tokens
 from course_lib.positions import Position
 from tests.conftest import relative_error
 from tests.test_attention import BAD, FIVE, K, Q, V, call
@@ -86,6 +87,19 @@ def test_a_block_mask_is_the_pattern_pair_by_pair(name, length):
     ):  # fmt: skip
         want = dense(PATTERNS[name], pos, pos, **masks)
         assert_is(flex_block_mask(PATTERNS[name], length, length, device="cpu", **masks), want)
+
+
+def test_a_pattern_is_a_mask_mod():
+    """torch's own way to make blocks asks for one pair at a time, and finds the same ones."""
+    q_pos, k_pos = torch.arange(140) + 60, torch.arange(200)
+    for pattern in (causal, causal & window(70), dilated(30, 2), window(9) | causal):
+        blocks = create_block_mask(mask_mod(pattern, q_pos, k_pos), None, None, 140, 200, device="cpu")
+        ours = flex_block_mask(pattern, 140, 200, device="cpu", q_pos=q_pos, k_pos=k_pos)
+        assert torch.equal(blocks.to_dense(), ours.to_dense()), pattern
+        pairs = [
+            [bool(blocks.mask_mod(0, 0, torch.tensor(i), torch.tensor(j))) for j in (0, 69, 199)] for i in (0, 139)
+        ]
+        assert pairs == pattern.dense(q_pos[[0, 139]], k_pos[[0, 69, 199]]).tolist()
 
 
 @settings(deadline=None, max_examples=20)
@@ -214,7 +228,7 @@ GLOBAL = torch.ones(2, 5, dtype=torch.bool)
         ({"mask": block_mask(5, 6)}, "of 5 queries and 6 keys; needed"),
         ({"mask": block_mask(rows=3)}, "mask has blocks for 3 sequences"),
         ({"mask": block_mask(), "position": Position(), "q_pos": FIVE}, "q_pos and k_pos must both be given"),
-        ({"global_mask": GLOBAL.int()}, "global_mask is torch.int32; needed is bool (5,) or (B, 5)"),
+        ({"global_mask": GLOBAL.int()}, "global_mask is torch.int32 (2, 5); needed is bool (5,) or (B, 5)"),
         ({"global_mask": [True] * 5}, "global_mask is list; needed is bool"),
         ({"global_mask": GLOBAL[:, :4]}, "global_mask has shape (2, 4); needed is (5,) or (2, 5)"),
         ({"global_mask": GLOBAL[:1].expand(3, 5)}, "global_mask has shape (3, 5); needed is (5,) or (2, 5)"),

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from course_lib.generation import generate, next_token_probabilities
+from course_lib.generation import generate, left_padded, next_token_probabilities
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from tests.conftest import randomise
 
@@ -199,14 +199,14 @@ class Dice(nn.Module):
 
 
 def test_tokens_come_as_often_as_they_are_likely():
-    text = generate(Dice(), torch.zeros(4000, 1, dtype=torch.long), 5)[:, 1:]
+    text = generate(Dice(), torch.ones(4000, 1, dtype=torch.long), 5)[:, 1:]
     for step in text.T:
         share = torch.bincount(step, minlength=5) / len(step)
         assert (share - P).abs().max() < 4 * (0.25 / len(step)) ** 0.5
     assert (text[:, 0] != text[:, 1]).any()
-    few = generate(Dice(), torch.zeros(500, 1, dtype=torch.long), 3, top_k=2)[:, 1:]
+    few = generate(Dice(), torch.ones(500, 1, dtype=torch.long), 3, top_k=2)[:, 1:]
     assert set(few.flatten().tolist()) == {1, 3}
-    few = generate(Dice(), torch.zeros(500, 1, dtype=torch.long), 3, top_p=0.66)[:, 1:]
+    few = generate(Dice(), torch.ones(500, 1, dtype=torch.long), 3, top_p=0.66)[:, 1:]
     assert set(few.flatten().tolist()) == {1, 3, 4}
 
 
@@ -235,6 +235,45 @@ def test_the_model_is_used_as_it_is(model):
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_an_endless_temperature_is_an_even_draw_from_what_is_allowed():
+    assert next_token_probabilities(torch.tensor([1.0, -torch.inf, 2.0]), torch.inf).tolist() == [0.5, 0, 0.5]
+    ties = next_token_probabilities(torch.tensor([1.0, 3.0, 2.0]), torch.inf, top_k=1)
+    assert ties.tolist() == [pytest.approx(1 / 3)] * 3  # all tie with the first
+
+
+PROMPTS = [[4], [1, 2, 3, 4, 1], [2, 2]]
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 1.5, "top_k": 3}])
+def test_prompts_of_any_length_in_one_batch(model, options, use_cache):
+    """Each goes on as it would alone: greedily to the bit, and with the same probabilities."""
+    ids = left_padded(PROMPTS)
+    assert ids.tolist() == [[0, 0, 0, 0, 4], [1, 2, 3, 4, 1], [0, 0, 0, 2, 2]]
+    got = generate(model, ids, 5, use_cache=use_cache, **options)
+    assert torch.equal(got[:, :5], ids)
+    if options["temperature"] == 0:
+        for row, prompt in zip(got, PROMPTS, strict=True):
+            alone = generate(model, torch.tensor([prompt]), 5, use_cache=use_cache, **options)
+            assert torch.equal(row[5:], alone[0, len(prompt) :])
+    assert torch.equal(got, generate(model, ids, 5, use_cache=not use_cache, **options))
+
+
+def test_who_is_told_of_padding():
+    """A decoder of one's own need not know of it; in a vocabulary of one's own no token need be padding."""
+    told = []
+
+    class Spy(Dice):
+        def forward(self, ids, caches=None, **given):
+            told.append({name: value.tolist() for name, value in given.items()})
+            return super().forward(ids)
+
+    for ids, pad in (([[0, 4]], None), ([[4, 0, 0]], 0), ([[0, 4], [1, 0]], 0), ([[4, 1], [1, 0]], 4)):
+        generate(Spy(), torch.tensor(ids), 2, pad=pad)
+    masks = [[[False, True], [True, True]], [[False, True, True], [True, True, True]]]
+    assert told == [{}] * 4 + [{"key_mask": mask} for mask in masks] * 2
+
+
 class Broken(Dice):
     def forward(self, ids, caches=None):
         return super().forward(ids).masked_fill(torch.tensor([True, False, False, False, False]), torch.nan)
@@ -244,6 +283,9 @@ class Broken(Dice):
     ("action", "words"),
     [
         (lambda m: generate(m, IDS, -1), "n_tokens=-1; it must be 0 or more"),
+        (lambda m: generate(m, 0 * IDS, 1), "ids: a row holds nothing but pad=0; needed is one token or more"),
+        (lambda m: left_padded([]), "prompts have lengths []; needed is one token or more in each"),
+        (lambda m: left_padded([[3], []]), "prompts have lengths [1, 0]"),
         (lambda m: generate(m, IDS[0], 1), "ids has shape (3,); needed is (B, T) with at least one token"),
         (lambda m: generate(m, IDS[:, :0], 1), "ids has shape (2, 0)"),
         (lambda m: generate(m, IDS.float(), 1), "ids is torch.float32 (2, 3); needed is int64 or int32"),

@@ -13,6 +13,7 @@ import course_lib.attention.global_local as global_local
 from benchmarks.flops import count_flops
 from course_lib.attention import (
     GlobalLocalAttention,
+    Places,
     attention,
     causal,
     draw_blocks,
@@ -22,7 +23,7 @@ from course_lib.attention import (
     random_blocks,
     window,
 )
-from course_lib.attention.global_local import places_of
+from course_lib.attention.global_inputs import GlobalPlaces, places_of
 from course_lib.attention.local import block_of
 from course_lib.features import record_attention
 from tests.conftest import randomise, relative_error
@@ -265,7 +266,7 @@ def test_the_module_projects_attends_and_projects_back(length, separate, bias):
         q_pos=pos, k_pos=pos, global_mask=mask, blocks=blocks, impl="dense",
         global_qkv=tuple(projected(module.global_proj)) or None,
     )  # fmt: skip
-    got = module(x, key_mask=keys, q_pos=pos, global_mask=mask)
+    got = module(x, Places(pos=pos, key_mask=keys, global_mask=mask))
     assert torch.allclose(got, module.out_proj(y.transpose(1, 2).flatten(2)), atol=1e-12)
     assert "blocks" not in module.state_dict()
     names = {name.split(".")[0] for name, _ in module.named_parameters()}
@@ -273,7 +274,7 @@ def test_the_module_projects_attends_and_projects_back(length, separate, bias):
     assert names == want
     assert (module.q_proj.bias is not None) == bias
     with record_attention(module) as seen:
-        assert torch.allclose(module(x, key_mask=keys, q_pos=pos, global_mask=mask), got, atol=1e-12)
+        assert torch.allclose(module(x, Places(pos=pos, key_mask=keys, global_mask=mask)), got, atol=1e-12)
     total = seen[""].sum(-1)
     assert torch.allclose(total, (seen[""] > 0).any(-1).double(), atol=1e-12)
 
@@ -285,8 +286,8 @@ def test_on_meta_but_for_the_places_of_global_tokens(separate):
     x = torch.empty(2, 70, 8, device="meta", requires_grad=True)
     global_mask = torch.zeros(2, 70, dtype=torch.bool, device="meta")
     found = torch.ones(2, 3, dtype=torch.bool, device="meta")
-    with mock.patch.object(global_local, "places_of", return_value=(found.long(), found)), NoCpu():
-        y = module(x, global_mask=global_mask, key_mask=~global_mask)
+    with mock.patch.object(global_local, "places_of", return_value=GlobalPlaces(found.long(), found)), NoCpu():
+        y = module(x, Places(global_mask=global_mask, key_mask=~global_mask))
         y.sum().backward()
     assert y.shape == (2, 70, 8)
     assert x.grad.shape == x.shape
@@ -343,7 +344,6 @@ def test_bad_input_names_itself(impl, changed, words):
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"return_weights": True}, "return_weights=True needs impl='dense'; 'blocked' never has the weights"),
         ({"q_pos": POS.flip(0), "k_pos": POS.flip(0)}, "q_pos, k_pos: they must be equal and rise"),
         ({"q_pos": POS, "k_pos": POS + 1}, "q_pos, k_pos: they must be equal and rise"),
     ],
@@ -369,4 +369,4 @@ def test_a_module_refuses_what_its_function_does():
     with pytest.raises(ValueError, match="n_heads=3 does not divide d_model=8"):
         GlobalLocalAttention(8, 3, 1)
     with pytest.raises(ValueError, match=r"x has shape \(2, 5, 7\); needed is \(B, tokens, 8\)"):
-        GlobalLocalAttention(8, 2, 1)(torch.randn(2, 5, 7), global_mask=torch.zeros(5).bool())
+        GlobalLocalAttention(8, 2, 1)(torch.randn(2, 5, 7), Places(global_mask=torch.zeros(5).bool()))

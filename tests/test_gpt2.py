@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib.attention import KVCache, MultiHeadAttention, Pattern, WindowKVCache, causal, window
-from course_lib.block import TransformerBlock
+from course_lib.attention import KVCache, MultiHeadAttention, Pattern, Places, WindowKVCache, causal, window
 from course_lib.evaluation import future_leak
 from course_lib.init import init_weights
 from course_lib.mlp import MLP
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.norms import LayerNorm, fused_layer_norm
+from course_lib.transformer_block import TransformerBlock
 from tests.conftest import randomise, relative_error
 
 SMALL = {"vocab_size": 13, "max_positions": 12, "d_model": 8, "n_heads": 4, "n_layers": 3}
@@ -43,10 +43,10 @@ def test_blocks_follow_their_formulas():
 def test_a_block_hands_places_padding_and_cache_to_its_attention(placement):
     b, x = block(placement).double(), torch.randn(2, 5, 8).double()
     keys = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
-    assert torch.allclose(b(x, key_mask=keys)[1], b(x)[1])
-    assert not torch.allclose(b(x, key_mask=keys)[0, 2:], b(x)[0, 2:])
+    assert torch.allclose(b(x, Places(key_mask=keys))[1], b(x)[1])
+    assert not torch.allclose(b(x, Places(key_mask=keys))[0, 2:], b(x)[0, 2:])
     order = torch.tensor([4, 3, 2, 1, 0])
-    assert torch.allclose(b(x.flip(1), q_pos=order), b(x).flip(1))
+    assert torch.allclose(b(x.flip(1), Places(pos=order)), b(x).flip(1))
     cache = KVCache(5)
     with torch.no_grad():
         assert torch.allclose(torch.cat([b(x[:, i : i + 1], cache=cache) for i in range(5)], 1), b(x))
@@ -124,7 +124,7 @@ def test_the_config_reaches_the_blocks_and_stays():
     assert {part.attention.n_kv_heads for part in model.blocks} == {2}
     assert {part.mlp.up.out_features for part in model.blocks} == {20}
     assert {part.attention.n_kv_heads for part in small().blocks} == {4}
-    assert model.new_caches()[0].update(*torch.zeros(2, 1, 2, 3, 2).unbind())[0].shape == (1, 2, 3, 2)
+    assert model.new_caches()[0].update(*torch.zeros(2, 1, 2, 3, 2).unbind(), torch.arange(3))[0].shape == (1, 2, 3, 2)
     with pytest.raises(AttributeError):
         config.n_layers = 5
 
@@ -246,7 +246,7 @@ def test_window_caches_where_every_block_has_the_window():
 def of_lengths(*lengths):
     caches = [KVCache(12) for _ in lengths]
     for cache, n in zip(caches, lengths, strict=True):
-        cache.update(torch.zeros(2, 4, n, 2), torch.zeros(2, 4, n, 2))
+        cache.update(torch.zeros(2, 4, n, 2), torch.zeros(2, 4, n, 2), torch.arange(n))
     return caches
 
 
@@ -256,10 +256,10 @@ IDS = torch.zeros(2, 3, dtype=torch.long)
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (lambda: GPT2Config(vocab_size=0), "vocab_size=0; it must be at least 1"),
+        (lambda: GPT2Config(vocab_size=0), "vocab_size=0; it must be 1 or more"),
         (lambda: GPT2Config(max_positions=0), "max_positions=0"),
         (lambda: GPT2Config(n_layers=0), "n_layers=0"),
-        (lambda: GPT2Config(d_ff=0), "d_ff=0; it must be at least 1"),
+        (lambda: GPT2Config(d_ff=0), "d_ff=0; it must be 1 or more"),
         (lambda: GPT2Config(d_model=0), "d_model=0"),
         (lambda: GPT2Config(n_heads=0), "n_heads=0"),
         (lambda: GPT2Config(n_kv_heads=0), "n_kv_heads=0"),
@@ -268,7 +268,7 @@ IDS = torch.zeros(2, 3, dtype=torch.long)
         (lambda: GPT2Config(dropout=1.0), "dropout=1.0; allowed is 0 to below 1"),
         (lambda: GPT2Config(dropout=-0.1), "dropout=-0.1"),
         (lambda: GPT2Config(dropout=float("nan")), "dropout=nan"),
-        (lambda: GPT2Config(placement="mid"), "placement='mid'; allowed are pre, post"),
+        (lambda: GPT2Config(placement="mid"), "placement='mid'; allowed are 'pre', 'post'"),
         (lambda: small()(IDS[0]), "ids is torch.int64 (3,); needed is int64 or int32 (B, T)"),
         (lambda: small()(IDS.float()), "ids is torch.float32 (2, 3)"),
         (lambda: small()(torch.zeros(1, 13, dtype=torch.long)), "ids: a text of 13 tokens; max_positions=12"),
@@ -278,7 +278,7 @@ IDS = torch.zeros(2, 3, dtype=torch.long)
         (lambda: small()(IDS, of_lengths(2, 0, 2)), "caches: of lengths [2, 0, 2]"),
         (lambda: small()(IDS, of_lengths(0, 0, 0) * 2), "caches: of lengths [0, 0, 0, 0, 0, 0]; needed are 3"),
         (lambda: small()(IDS, of_lengths(0) * 3), "caches: of lengths [0, 0, 0]; needed are 3"),
-        (lambda: block("mid"), "placement='mid'; allowed are pre, post"),
+        (lambda: block("mid"), "placement='mid'; allowed are 'pre', 'post'"),
         (
             lambda: TransformerBlock(MultiHeadAttention(8, 2), MLP(8, 8), (LayerNorm(8),)),
             "norms has 1 entries; needed are two",

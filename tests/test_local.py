@@ -261,8 +261,8 @@ def test_rotation_is_done_once_for_the_whole_text():
 @pytest.mark.parametrize("sizes", [[1] * 12, [5, *[1] * 7], [12], [3, 0, 4, 5]])
 @pytest.mark.parametrize("kind", ["all", "window"])
 def test_cached_decoding_equals_the_whole_text(radius, sizes, kind):
-    fn = partial(local_attention, radius=radius)
-    module = MultiHeadAttention(8, 4, n_kv_heads=2, head_dim=4, mask=causal, position=Toy(4, 4), attention_fn=fn)
+    fn, mask = partial(local_attention, radius=radius), causal & window(radius)  # a cache of a window must be told
+    module = MultiHeadAttention(8, 4, n_kv_heads=2, head_dim=4, mask=mask, position=Toy(4, 4), attention_fn=fn)
     module, x = randomise(module).double(), torch.randn(2, 12, 8).double()
     cache, outputs, begin = KVCache(12) if kind == "all" else WindowKVCache(radius), [], 0
     with torch.no_grad():
@@ -272,7 +272,7 @@ def test_cached_decoding_equals_the_whole_text(radius, sizes, kind):
         assert torch.allclose(torch.cat(outputs, 1), module(x), atol=1e-12)
         with blocks_of(2):
             assert torch.allclose(torch.cat(outputs, 1), module(x), atol=1e-12)
-        module.mask, module.attention_fn = causal & window(radius), attention
+        module.set_attention_fn(attention)
         assert torch.allclose(torch.cat(outputs, 1), module(x), atol=1e-12)
 
 
@@ -348,7 +348,6 @@ FEW = {name: x[:, :, :5] for name, x in LONG.items()}
     [
         (lambda n: {"radius": -1}, "radius=-1; it must be 0 or more"),
         (lambda n: {"impl": "fast"}, "impl='fast'; allowed are 'blocked', 'unfold', 'dense', 'flex'"),
-        (lambda n: {"return_weights": True}, "return_weights=True needs impl='dense'; "),
         (lambda n: {"mask": torch.ones(n, n).bool()}, "mask is a Tensor; needed is a Pattern"),
         (lambda n: {"mask": [1], "causal": True}, "mask is a list; needed is a Pattern"),
         (lambda n: {"q_pos": PLACES[:n].flip(0), "k_pos": PLACES[:n].flip(0)}, "q_pos, k_pos: they must be equal and"),
@@ -383,3 +382,12 @@ def test_few_queries_of_a_long_text(n, impl):
     whole = local_attention(**LONG, radius=3)
     few = local_attention(LONG["q"][:, :, -n:], LONG["k"], LONG["v"], 3, impl=impl, q_pos=PLACES[-n:], k_pos=PLACES)
     assert relative_error(few, whole[:, :, -n:]) < 1e-6
+
+
+@pytest.mark.parametrize("impl", ["blocked", "unfold", "dense", "flex"])
+def test_who_asks_for_weights_gets_all_of_them(impl):
+    y, weights = local_attention(**LONG, radius=3, impl=impl, causal=True, return_weights=True)
+    assert relative_error(y, local_attention(**LONG, radius=3, causal=True)) < 1e-6
+    allowed = (causal & window(3)).dense(PLACES, PLACES)
+    assert ((weights > 0) == allowed).all()
+    assert torch.allclose(weights.sum(-1), torch.ones(2, 4, 60))

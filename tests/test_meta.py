@@ -6,7 +6,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from course_lib.attention import AdditiveAttention, MultiHeadAttention, attention, causal, window
-from course_lib.block import TransformerBlock
 from course_lib.evaluation import next_token_losses
 from course_lib.mlp import MLP, GatedMLP
 from course_lib.models.bigram import BigramConfig, BigramNetwork, CountedBigram, counted_loss
@@ -14,6 +13,7 @@ from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm
 from course_lib.positions import SinusoidalPosition
+from course_lib.transformer_block import TransformerBlock
 from tests.toy_positions import Toy
 
 

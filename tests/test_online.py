@@ -138,7 +138,7 @@ def test_small_and_empty_shapes(shape):
 
 def test_one_tile_by_hand():
     """Logits 0, ln 2, then ln 8: weights 1, 2, 8 of 11."""
-    running = no_keys_yet(torch.zeros(1, 5), 2, torch.float64)
+    running = no_keys_yet(torch.zeros(1, 5).double(), 2)
     first = add_tile(
         running, torch.tensor([[0.0, math.log(2)]]).double(), torch.tensor([[1.0, 0.0], [0.0, 1.0]]).double()
     )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import course_lib.attention.sdpa as sdpa
+import course_lib.attention.fused as fused
 from course_lib.attention import (
     KVCache,
     MultiHeadAttention,
@@ -19,11 +19,11 @@ from course_lib.attention import (
     window,
 )
 from course_lib.attention.online import online_attention
-from course_lib.block import TransformerBlock
 from course_lib.mlp import MLP
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.norms import LayerNorm
 from course_lib.positions import AlibiPosition, RotaryPosition, ShawPosition, T5Position
+from course_lib.transformer_block import TransformerBlock
 from tests.conftest import randomise, relative_error
 from tests.local_cases import D, H, arguments, assert_equal, blocks_of, cases, heads, with_gradients
 
@@ -78,8 +78,8 @@ def test_the_triangle_is_the_mask_and_the_explicit_sum(name, n_kv, length):
 @pytest.mark.parametrize("name", SCHEMES)
 def test_the_kernel_keeps_its_triangle_where_nothing_is_added(name, monkeypatch):
     """It skips the pairs above; a scheme that only turns must not cost that."""
-    seen, kernel = [], sdpa._kernel
-    monkeypatch.setattr(sdpa, "_kernel", lambda *a, **kw: seen.append(kw.get("is_causal", False)) or kernel(*a, **kw))
+    seen, kernel = [], fused._kernel
+    monkeypatch.setattr(fused, "_kernel", lambda *a, **kw: seen.append(kw.get("is_causal", False)) or kernel(*a, **kw))
     attention(*tensors(9), mask=causal, position=scheme(name)[0])
     assert seen == [name.startswith(("none", "rope"))]
 

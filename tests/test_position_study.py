@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from course_lib import corpora, tokenization
+from course_lib.attention import with_attention
 from course_lib.evaluation import future_leak, next_token_losses
 from course_lib.experiments import load, load_tensors, positions
-from course_lib.models.pythia import POSITIONS, Pythia, PythiaConfig
+from course_lib.models.pythia import Pythia, PythiaConfig
+from course_lib.positions import POSITIONS
 
 TINY = positions.Config(steps=3, warmup=1, d_model=16, n_heads=2, n_layers=1, length=32)
 
@@ -90,7 +92,10 @@ def test_the_swapped_matrix_leaks_and_the_right_one_is_alibi():
     torch.manual_seed(0)
     ids = torch.randint(50, (20,))
     config = PythiaConfig(vocab_size=50, d_model=16, n_heads=2, n_layers=2, position="none")
-    fused, swapped = (positions.use_fused_alibi(Pythia(config).eval(), swap) for swap in (False, True))
+    fused, swapped = (
+        with_attention(Pythia(config).eval(), mask=None, position=positions.FusedAlibi(config.n_heads, swap))
+        for swap in (False, True)
+    )
     honest = Pythia(replace(config, position="alibi")).eval()
     assert future_leak(fused, ids).max() == 0
     assert (future_leak(swapped, ids) > 0)[1:].all()

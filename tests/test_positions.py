@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from course_lib.attention import MultiHeadAttention, attention
 from course_lib.positions import (
+    POSITIONS,
     AlibiPosition,
     LearnedPosition,
     Position,
@@ -17,6 +19,8 @@ from course_lib.positions import (
     ShawPosition,
     SinusoidalPosition,
     T5Position,
+    make,
+    spread,
 )
 from course_lib.positions.alibi import alibi_slopes
 from course_lib.positions.rope import rotate_pairs
@@ -161,7 +165,7 @@ Q, POS = torch.zeros(2, H, 5, D), torch.arange(5)
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (lambda: alibi_slopes(0), "n_heads=0; it must be at least 1"),
+        (lambda: alibi_slopes(0), "n_heads=0; it must be 1 or more"),
         (lambda: AlibiPosition(-1), "n_heads=-1"),
         (lambda: AlibiPosition(2, slope=0.0), "slope=0.0; it must be above 0 and finite"),
         (lambda: AlibiPosition(2, slope=math.inf), "slope=inf"),
@@ -179,8 +183,8 @@ Q, POS = torch.zeros(2, H, 5, D), torch.arange(5)
         (lambda: T5Position(2).bias(POS, POS.double()), "k_pos is torch.float64"),
         (lambda: T5Position(2).bias([0, 1], POS), "q_pos is list"),
         (lambda: attention(Q, Q, Q, position=T5Position(3)), "position: its bias has shape (3, 5, 5)"),
-        (lambda: ShawPosition(0, 3), "head_dim=0; it must be at least 1"),
-        (lambda: ShawPosition(8, 0), "max_distance=0; it must be at least 1"),
+        (lambda: ShawPosition(0, 3), "head_dim=0; it must be 1 or more"),
+        (lambda: ShawPosition(8, 0), "max_distance=0; it must be 1 or more"),
         (lambda: ShawPosition(4, 3).score(Q, POS, POS), "q is 8 wide; the vectors have head_dim=4"),
         (lambda: ShawPosition(8, 3).score(Q, POS[:4], POS), "q_pos has shape (4,); needed is (5,) or (2, 5)"),
         (lambda: ShawPosition(8, 3).score(Q, POS, POS.half()), "k_pos is torch.float16"),
@@ -206,3 +210,42 @@ def test_bad_input_names_itself(action, words):
 def test_what_cannot_be_is_named(action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action()
+
+
+# --- by name ---
+
+SIZES = {"d_model": 16, "n_heads": 2, "max_positions": 12}
+MADE = {
+    "rope": RotaryPosition, "alibi": AlibiPosition, "t5": T5Position, "shaw": ShawPosition,
+    "sinusoidal": SinusoidalPosition, "learned": LearnedPosition, "none": Position,
+}  # fmt: skip
+
+
+def test_each_scheme_is_made_by_its_name():
+    assert set(MADE) == set(POSITIONS)
+    for name, kind in MADE.items():
+        assert type(make(name, **SIZES, causal=True)) is kind
+    rope = make("rope", **SIZES, causal=True, rotary_dim=4, rope_theta=50.0, rope_extension="ntk", rope_factor=2.0)
+    assert (rope.rotary_dim, rope.theta, rope.extension, rope.factor) == (4, 50.0, "ntk", 2.0)
+    assert make("rope", **SIZES, causal=True).rotary_dim == 8
+    assert make("alibi", **SIZES, causal=True).slope is None
+    assert make("alibi", **SIZES, causal=True, alibi_slopes="uniform").slope == 1 / 16
+    for causal_ in (True, False):
+        t5 = make("t5", **SIZES, causal=causal_, n_buckets=8, max_distance=20)
+        shaw = make("shaw", **SIZES, causal=causal_, max_distance=5)
+        assert (t5.n_buckets, t5.max_distance, t5.bidirectional) == (8, 20, not causal_)
+        assert (shaw.max_distance, shaw.bidirectional, shaw.embedding.embedding_dim) == (5, not causal_, 8)
+    assert make("learned", **SIZES, causal=True).embedding.weight.shape == (12, 16)
+    with pytest.raises(ValueError, match="position='yarn'; allowed are 'rope', 'alibi', 't5'"):
+        make("yarn", **SIZES, causal=True)
+    with pytest.raises(ValueError, match="alibi_slopes='steep'; allowed are 'per_head', 'uniform'"):
+        make("alibi", **SIZES, causal=True, alibi_slopes="steep")
+
+
+def test_where_each_scheme_acts_in_a_model():
+    for name, kind in MADE.items():
+        before, in_blocks = spread(name, partial(make, name, **SIZES, causal=True), 3)
+        embeds = name in ("sinusoidal", "learned")
+        assert type(before) is (kind if embeds else Position)
+        assert [type(scheme) for scheme in in_blocks] == [type(None) if embeds else kind] * 3
+        assert len({id(scheme) for scheme in in_blocks}) == (3 if name == "shaw" else 1)

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from course_lib.attention import KVCache, MultiHeadAttention, causal
-from course_lib.block import PLACEMENTS, TransformerBlock
+from course_lib.attention import KVCache, MultiHeadAttention, Places, causal
 from course_lib.features import record_attention
 from course_lib.mlp import MLP
-from course_lib.models.pythia import POSITIONS, Pythia, PythiaConfig
+from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.norms import LayerNorm, fused_layer_norm
-from course_lib.positions import AlibiPosition, Position, RotaryPosition, ShawPosition, T5Position
+from course_lib.positions import POSITIONS, AlibiPosition, Position, RotaryPosition, ShawPosition, T5Position
+from course_lib.transformer_block import PLACEMENTS, TransformerBlock
 from tests.conftest import randomise, relative_error
 
 SMALL = {
@@ -45,7 +45,8 @@ def test_a_parallel_block_reads_one_stream_twice():
     assert torch.equal(b(x), want)
     assert not torch.allclose(b.attention_norm(x), b.mlp_norm(x))
     keys = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
-    assert torch.equal(b(x, key_mask=keys), x + b.attention(b.attention_norm(x), key_mask=keys) + b.mlp(b.mlp_norm(x)))
+    places = Places(key_mask=keys)
+    assert torch.equal(b(x, places), x + b.attention(b.attention_norm(x), places) + b.mlp(b.mlp_norm(x)))
     cache = KVCache(5)
     with torch.no_grad():
         assert torch.allclose(torch.cat([b(x[:, i : i + 1], cache=cache) for i in range(5)], 1), want, atol=1e-5)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from course_lib.block import PLACEMENTS
+from course_lib.attention import Places
 from course_lib.evaluation import future_leak, next_token_losses
 from course_lib.generation import generate
+from course_lib.transformer_block import PLACEMENTS
 from tests.conftest import randomise, relative_error
 from tests.test_pythia import SCHEMES, ids_of, small
 
@@ -23,7 +24,7 @@ def test_the_schemes_of_distance_do_not_care_where_a_text_begins(name):
     model, ids = randomise(small(**SCHEMES[name])).double(), ids_of(5)
     x = model.embedding(ids)
     for part in model.blocks:
-        got, want = part(x, q_pos=torch.arange(5) + 777), part(x)
+        got, want = part(x, Places(pos=torch.arange(5) + 777)), part(x)
         assert relative_error(got, want) < 1e-4
         x = want
 

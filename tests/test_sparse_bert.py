@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from course_lib.attention import GlobalLocalAttention, MultiHeadAttention, draw_blocks, local_attention
 from course_lib.features import record_attention
 from course_lib.init import seed_of
-from course_lib.models.sparse_bert import PATTERNS, POSITIONS, SparseBert, SparseBertConfig
+from course_lib.models.sparse_bert import PATTERNS, SparseBert, SparseBertConfig
 from course_lib.norms import LayerNorm, fused_layer_norm
+from course_lib.positions import POSITIONS
 from tests.conftest import randomise, relative_error
 from tests.test_meta import NoCpu
 
@@ -269,11 +270,11 @@ def config(**fields):
         (lambda: config(radius=-1), "radius=-1; it must be 0 or more"),
         (lambda: config(n_global=-1), "n_global=-1; it must be 0 or more"),
         (lambda: config(n_random=-1), "n_random=-1; it must be 0 or more"),
-        (lambda: config(d_model=0), "d_model=0; it must be at least 1"),
+        (lambda: config(d_model=0), "d_model=0; it must be 1 or more"),
         (lambda: config(n_heads=3), "n_heads=3 does not divide d_model=8"),
-        (lambda: config(pattern="sparse"), "pattern='sparse'; allowed are full, local, local_global, bigbird"),
-        (lambda: config(position="alibi"), "position='alibi'; allowed are sinusoidal, learned, rope, none"),
-        (lambda: config(placement="mid"), "placement='mid'; allowed are pre, post"),
+        (lambda: config(pattern="sparse"), "pattern='sparse'; allowed are 'full', 'local', 'local_global', 'bigbird'"),
+        (lambda: config(position="yarn"), "position='yarn'; allowed are 'rope', 'alibi', 't5', 'shaw', 'sinusoidal',"),
+        (lambda: config(placement="mid"), "placement='mid'; allowed are 'pre', 'post'"),
         (lambda: config(dropout=1.0), "dropout=1.0; allowed is 0 to below 1"),
         (lambda: config(dropout=float("nan")), "dropout=nan"),
         (lambda: small()(IDS[0]), "ids is torch.int64 (100,); needed is int64 or int32 (B, T)"),

@@ -17,7 +17,9 @@ import nbformat
 import psutil
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.checkout import copy_checkout
+from tests.conftest import ROOT
+
 OFFLINE = ROOT / "tests" / "offline"
 LESSON = "01_layernorm_dynamics.ipynb"
 
@@ -155,12 +157,7 @@ def place() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def source(place: Path) -> Path:
     """A copy of what git tracks or would track: what a learner clones, without leftovers of a build."""
-    copy = place / "source"
-    for name in run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).split("\0"):
-        if name and (ROOT / name).is_file():  # else it is removed, not yet committed
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, copy / name)
-    return copy
+    return copy_checkout(place / "source")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ class CachedStep:
 
     def __init__(self, module: MultiHeadAttention, last: Tensor, k: Tensor, v: Tensor) -> None:
         self.module, self.last, self.cache = module, last, KVCache(k.shape[2] + 1)
-        self.cache.update(k, v)
+        self.cache.update(k, v, torch.arange(k.shape[2]))
 
     def __call__(self) -> Mapping[str, Tensor]:
         self.cache.length = self.cache.max_length - 1  # the last token of the call before is forgotten

@@ -2,30 +2,33 @@
 
 from course_lib.attention.additive import AdditiveAttention
 from course_lib.attention.arguments import AttentionFn
+from course_lib.attention.big_bird import draw_blocks, random_blocks
+from course_lib.attention.changed import with_attention
 from course_lib.attention.global_local import global_local_attention
-from course_lib.attention.kv_cache import KVCache, WindowKVCache
+from course_lib.attention.kv_cache import Cache, KVCache, WindowKVCache
 from course_lib.attention.local import local_attention
 from course_lib.attention.masks import (
     Pattern,
     causal,
     dilated,
-    draw_blocks,
     full,
     global_tokens,
-    random_blocks,
     window,
 )
 from course_lib.attention.multi_head import MultiHeadAttention
+from course_lib.attention.places import Places
 from course_lib.attention.sdpa import attention, masked_softmax
 from course_lib.attention.sparse_multi_head import GlobalLocalAttention
 
 __all__ = [
     "AdditiveAttention",
     "AttentionFn",
+    "Cache",
     "GlobalLocalAttention",
     "KVCache",
     "MultiHeadAttention",
     "Pattern",
+    "Places",
     "WindowKVCache",
     "attention",
     "causal",
@@ -38,4 +41,5 @@ __all__ = [
     "masked_softmax",
     "random_blocks",
     "window",
+    "with_attention",
 ]

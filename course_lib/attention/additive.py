@@ -5,7 +5,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from course_lib.attention.arguments import Mask, prepare
-from course_lib.attention.sdpa import repeat_heads, weighted_values
+from course_lib.attention.sdpa import masked_softmax, repeat_heads
+from course_lib.checks import check_sizes
 from course_lib.positions.base import Position
 
 
@@ -21,9 +22,7 @@ class AdditiveAttention(nn.Module):
 
     def __init__(self, head_dim: int, hidden: int) -> None:
         super().__init__()
-        for name, value in (("head_dim", head_dim), ("hidden", hidden)):
-            if value < 1:
-                raise ValueError(f"{name}={value}; it must be at least 1")
+        check_sizes(head_dim=head_dim, hidden=hidden)
         self.of_query = nn.Linear(head_dim, hidden, bias=False)
         self.of_key = nn.Linear(head_dim, hidden, bias=False)
         self.score = nn.Linear(hidden, 1, bias=False)
@@ -34,11 +33,15 @@ class AdditiveAttention(nn.Module):
         scale: float | None = None, return_weights: bool = False,
     ) -> Any:  # fmt: skip
         """As `attention(impl="explicit")`: (B, H, T, Dv), or with it the weights (B, H, T, S)."""
-        ready = prepare(q, k, v, mask, key_mask, position, q_pos, k_pos)
+        q, k, v, allowed, bias, score = prepare(q, k, v, mask, key_mask, position, q_pos, k_pos)
         if q.shape[-1] != self.of_query.in_features:
             raise ValueError(f"q has shape {tuple(q.shape)}; needed is a width of head_dim={self.of_query.in_features}")
-        queries = self.of_query(ready.q).unsqueeze(3)  # (B, H, T, 1, hidden)
-        keys = self.of_key(repeat_heads(ready.k, q.shape[1])).unsqueeze(2)  # (B, H, 1, S, hidden)
-        scores = self.score((queries + keys).tanh()).squeeze(-1)  # (B, H, T, S)
-        output, weights = weighted_values(scores, v, ready, 1.0 if scale is None else scale)
-        return (output, weights) if return_weights else output
+        k, v = repeat_heads(k, q.shape[1]), repeat_heads(v, q.shape[1])
+
+        queries, keys = self.of_query(q).unsqueeze(3), self.of_key(k).unsqueeze(2)  # (B, H, T, 1, h), (B, H, 1, S, h)
+        logits = self.score((queries + keys).tanh()).squeeze(-1)  # (B, H, T, S)
+        logits = (1.0 if scale is None else scale) * (logits if score is None else logits + score)
+        logits = logits if bias is None else logits + bias
+        weights = masked_softmax(logits, allowed).to(v.dtype)  # (B, H, T, S)
+        y = weights @ v  # (B, H, T, Dv)
+        return (y, weights) if return_weights else y

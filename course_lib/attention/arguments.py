@@ -1,6 +1,6 @@
 """What attention functions do first: check their arguments, and ask mask and position for what they need."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor
@@ -17,12 +17,13 @@ class AttentionFn(Protocol):
 
     q (B, H, T, D), k (B, Hkv, S, D), v (B, Hkv, S, Dv) -> (B, H, T, Dv); Hkv divides H, and key head i serves the
     query heads i H/Hkv to (i + 1) H/Hkv - 1. `mask` is a Pattern or a bool tensor that broadcasts to (B, H, T, S), with
-    two axes or four; `key_mask` (B, S) leaves out keys, such as padding; in both True = may attend. A query that may
-    attend to nothing gets zeros. `position` is a scheme with the hooks `rotate`, `bias` and `score` (its `embed` is the
-    model's affair); q_pos and k_pos are integer positions, (T,) or (B, T); None counts from 0. `scale` multiplies the
-    dot products; None is 1 / sqrt(D).
+    two axes or four; `key_mask` (B, S) leaves out keys, such as padding, whatever numbers stand there; in both True =
+    may attend. A query that may attend to nothing gets zeros. `position` is a scheme with the hooks `rotate`, `bias`
+    and `score` (its `embed` is the model's affair); q_pos and k_pos are integer positions, (T,) or (B, T); None counts
+    from 0. `scale` multiplies the dot products; None is 1 / sqrt(D).
 
-    A function of one's own must take all of these, and may refuse what it cannot do. The smallest example:
+    A function of one's own must take all of these, and may refuse what it cannot do. One that also takes
+    `return_weights`, and then gives (output, weights (B, H, T, S)), can be recorded. The smallest example:
 
         def mean_of_all(q, k, v, *, mask=None, key_mask=None, position=None, q_pos=None, k_pos=None, scale=None):
             return v.mean(-2, keepdim=True).expand(*q.shape[:-1], v.shape[-1])
@@ -37,11 +38,23 @@ class AttentionFn(Protocol):
     ) -> Tensor: ...  # fmt: skip
 
 
+class Arguments(TypedDict, total=False):
+    """The keywords of an `AttentionFn`, for the signatures of functions that take more."""
+
+    mask: Mask | None
+    key_mask: Tensor | None
+    position: Position | None
+    q_pos: Tensor | None
+    k_pos: Tensor | None
+    scale: float | None
+
+
 class Prepared(NamedTuple):
     """Queries and keys after `position.rotate`, and what is allowed and added, each None where there is nothing."""
 
     q: Tensor
     k: Tensor
+    v: Tensor
     allowed: Tensor | None  # bool, broadcasts to (B, H, T, S)
     bias: Tensor | None  # broadcasts to (B, H, T, S)
     score: Tensor | None  # (B, H, T, S)
@@ -55,22 +68,28 @@ def prepare(
     check_qkv(q, k, v)
     check_device(q, mask=mask, key_mask=key_mask, q_pos=q_pos, k_pos=k_pos)
     allowed = _dense(q, k, mask, key_mask)
+    k, v = without_hidden(k, key_mask), without_hidden(v, key_mask)
     if position is None and not isinstance(mask, Pattern):
-        return Prepared(q, k, allowed, None, None)
+        return Prepared(q, k, v, allowed, None, None)
     q_pos, k_pos = counted_positions(q, k, q_pos, k_pos)
     if isinstance(mask, Pattern):
         pattern = mask.dense(q_pos, k_pos)  # (T, S) or (B, T, S)
         pattern = pattern if pattern.ndim == 2 else pattern.unsqueeze(1)
         allowed = pattern if allowed is None else pattern & allowed
     if position is None:
-        return Prepared(q, k, allowed, None, None)
+        return Prepared(q, k, v, allowed, None, None)
     q, k = position.rotate(q, k, q_pos, k_pos)
     bias, score = position.bias(q_pos, k_pos), position.score(q, q_pos, k_pos)
     shape = (*q.shape[:3], k.shape[2])  # (B, H, T, S)
     for name, added in (("bias", bias), ("score", score)):
         if added is not None and not _broadcasts(added, shape):
             raise ValueError(f"position: its {name} has shape {tuple(added.shape)}; needed is one for {shape}")
-    return Prepared(q, k, allowed, bias, score)
+    return Prepared(q, k, v, allowed, bias, score)
+
+
+def without_hidden(x: Tensor, key_mask: Tensor | None) -> Tensor:
+    """Keys or values (B, Hkv, S, D) with zeros where key_mask (B, S) hides them: a weight of 0 times NaN is NaN."""
+    return x if key_mask is None else x.masked_fill(~key_mask[:, None, :, None], 0.0)
 
 
 def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -88,6 +107,14 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor) -> None:
             f"q, k, v have shapes {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)}; needed are (B, H, T, D), "
             "(B, Hkv, S, D), (B, Hkv, S, Dv) with H a multiple of Hkv"
         )
+
+
+def check_key_mask(key_mask: Tensor, batch: int, n_keys: int) -> Tensor:
+    """`key_mask`; ValueError unless it is bool (batch, n_keys)."""
+    fits = isinstance(key_mask, Tensor) and key_mask.shape == (batch, n_keys)
+    if not fits or key_mask.dtype != torch.bool:
+        raise ValueError(f"key_mask is {kind_of(key_mask)}; needed is bool {(batch, n_keys)}, True = may attend")
+    return key_mask
 
 
 def counted_positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -124,11 +151,3 @@ def _dense(q: Tensor, k: Tensor, mask: Mask | None, key_mask: Tensor | None) -> 
         keys = check_key_mask(key_mask, shape[0], shape[3])[:, None, None, :]  # (B, 1, 1, S)
         allowed = keys if allowed is None else allowed & keys
     return allowed
-
-
-def check_key_mask(key_mask: Tensor, batch: int, n_keys: int) -> Tensor:
-    """`key_mask`; ValueError unless it is bool (batch, n_keys)."""
-    fits = isinstance(key_mask, Tensor) and key_mask.shape == (batch, n_keys)
-    if not fits or key_mask.dtype != torch.bool:
-        raise ValueError(f"key_mask is {kind_of(key_mask)}; needed is bool {(batch, n_keys)}, True = may attend")
-    return key_mask

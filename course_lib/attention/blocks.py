@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.attention.arguments import check_key_mask, check_qkv, counted_positions
+from course_lib.attention.arguments import check_key_mask, check_qkv, counted_positions, without_hidden
 from course_lib.attention.masks import Pattern, window
 from course_lib.attention.sdpa import attention
-from course_lib.checks import check_device
+from course_lib.checks import check_device, on_host
 from course_lib.positions.base import Position, Unrotated
 
 
@@ -52,6 +52,7 @@ def text_of(
         there = torch.ones(1, q.shape[-2], dtype=torch.bool, device=q.device)
     else:
         there = check_key_mask(key_mask, q.shape[0], q.shape[-2])
+        k, v = without_hidden(k, key_mask), without_hidden(v, key_mask)
     if position is not None:
         q, k = position.rotate(q, k, q_pos, k_pos)
         position = Unrotated(position)
@@ -63,7 +64,7 @@ def text_of(
 def rising_positions(q: Tensor, k: Tensor, q_pos: Tensor | None, k_pos: Tensor | None) -> tuple[Tensor, Tensor]:
     """`counted_positions`; ValueError where they are on the CPU and do not rise, or differ for queries and keys."""
     q_pos, k_pos = counted_positions(q, k, q_pos, k_pos)
-    if q_pos.device.type == "cpu" and not (torch.equal(q_pos, k_pos) and bool((q_pos.diff() > 0).all())):
+    if on_host(q_pos) and not (torch.equal(q_pos, k_pos) and bool((q_pos.diff() > 0).all())):
         raise ValueError("q_pos, k_pos: they must be equal and rise from token to token")
     return q_pos, k_pos
 

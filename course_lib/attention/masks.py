@@ -1,7 +1,9 @@
 """Attention patterns: which query may look at which key, said once as a function of their positions."""
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +21,14 @@ class Pattern:
 
     Everything else is made of that one function: the dense mask of a picture, a kernel's blocks, the count of pairs.
     Patterns combine: `causal & window(64)` allows what both allow, `|` what either allows. Example, "each to itself and
-    to the first token": `Pattern("mine", lambda q_pos, k_pos: (q_pos == k_pos) | (k_pos == 0))`.
+    to the first token": `Pattern("mine", lambda q_pos, k_pos: (q_pos == k_pos) | (k_pos == 0))`. A lambda cannot be
+    pickled, and a model that is to be saved whole needs a function with a name. `reach` is how many places a query sees
+    back at most: what a cache of the last keys must know.
     """
 
     name: str
     allowed: Allowed
+    reach: float = math.inf
 
     def __call__(self, q_pos: Tensor, k_pos: Tensor) -> Tensor:
         """`allowed`; ValueError where that gives no bool tensor."""
@@ -34,10 +39,10 @@ class Pattern:
         return mask
 
     def __and__(self, other: "Pattern") -> "Pattern":
-        return Pattern(f"({self.name} & {other.name})", lambda q, k: self(q, k) & other(q, k))
+        return Pattern(f"({self.name} & {other.name})", partial(_both, self, other), min(self.reach, other.reach))
 
     def __or__(self, other: "Pattern") -> "Pattern":
-        return Pattern(f"({self.name} | {other.name})", lambda q, k: self(q, k) | other(q, k))
+        return Pattern(f"({self.name} | {other.name})", partial(_either, self, other), max(self.reach, other.reach))
 
     def __repr__(self) -> str:
         return self.name
@@ -82,11 +87,27 @@ class Pattern:
         return torch.stack(rows)
 
 
+def _both(first: Pattern, second: Pattern, q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    return first(q_pos, k_pos) & second(q_pos, k_pos)
+
+
+def _either(first: Pattern, second: Pattern, q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    return first(q_pos, k_pos) | second(q_pos, k_pos)
+
+
+def _all(q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    return (q_pos == q_pos) & (k_pos == k_pos)
+
+
+def _not_after(q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    return k_pos <= q_pos
+
+
 # Each sees all.
-full = Pattern("full", lambda q_pos, k_pos: (q_pos == q_pos) & (k_pos == k_pos))
+full = Pattern("full", _all)
 
 # A token sees itself and what came before it: nothing of the future.
-causal = Pattern("causal", lambda q_pos, k_pos: k_pos <= q_pos)
+causal = Pattern("causal", _not_after)
 
 
 def window(radius: int) -> Pattern:
@@ -96,7 +117,11 @@ def window(radius: int) -> Pattern:
     Raises ValueError for a radius below 0.
     """
     check_at_least("radius", radius, 0)
-    return Pattern(f"window({radius})", lambda q_pos, k_pos: _distance(q_pos, k_pos) <= min(radius, _FARTHEST))
+    return Pattern(f"window({radius})", partial(_within, min(radius, _FARTHEST)), radius)
+
+
+def _within(radius: int, q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    return _distance(q_pos, k_pos) <= radius
 
 
 _FARTHEST = 2**62  # a larger radius is no int64
@@ -115,12 +140,13 @@ def dilated(radius: int, dilation: int) -> Pattern:
     """
     check_at_least("radius", radius, 0)
     check_at_least("dilation", dilation, 1)
+    far, step = min(radius * dilation, _FARTHEST), min(dilation, _FARTHEST)
+    return Pattern(f"dilated({radius}, {dilation})", partial(_within_in_steps, far, step), radius * dilation)
 
-    def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        far = _distance(q_pos, k_pos)
-        return (far <= min(radius * dilation, _FARTHEST)) & (far % min(dilation, _FARTHEST) == 0)
 
-    return Pattern(f"dilated({radius}, {dilation})", allowed)
+def _within_in_steps(far: int, step: int, q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    distance = _distance(q_pos, k_pos)
+    return (distance <= far) & (distance % step == 0)
 
 
 def global_tokens(places: Iterable[int]) -> Pattern:
@@ -128,51 +154,11 @@ def global_tokens(places: Iterable[int]) -> Pattern:
 
     Raises ValueError for a place below 0. Source: Beltagy, Peters, Cohan 2020, "Longformer", section 3.1.
     """
-    chosen = sorted({check_at_least("places", place, 0) for place in places})
-
-    def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        among = torch.tensor(chosen, dtype=torch.int64, device=q_pos.device)
-        queries, keys = ((pos.unsqueeze(-1) == among).any(-1) for pos in (q_pos, k_pos))
-        return queries | keys
-
-    return Pattern(f"global_tokens({', '.join(map(str, chosen))})", allowed)
+    chosen = tuple(sorted({check_at_least("places", place, 0) for place in places}))
+    return Pattern(f"global_tokens({', '.join(map(str, chosen))})", partial(_either_is_among, chosen))
 
 
-def draw_blocks(n_blocks: int, n_random: int, seed: int) -> Tensor:
-    """For each of `n_blocks` blocks of queries, `n_random` blocks of keys, none of them a neighbour or itself.
-
-    Returns int64 (n_blocks, n_random) in rising order; where a block has fewer that are no neighbours, -1 fills the
-    row. The draw follows from `seed` alone. Raises ValueError for negative numbers.
-    Source: Zaheer et al. 2020, "Big Bird: Transformers for Longer Sequences", appendix D.
-    """
-    check_at_least("n_blocks", n_blocks, 0)
-    check_at_least("n_random", n_random, 0)
-    generator = torch.Generator().manual_seed(seed)
-    places = torch.arange(n_blocks)
-    near = (places[:, None] - places).abs() <= 1
-    drawn = torch.rand(n_blocks, n_blocks, generator=generator).masked_fill(near, -1.0)  # a lot for each that may be
-    lots, chosen = drawn.topk(min(n_random, n_blocks), dim=-1)  # the highest lots win
-    chosen = chosen.masked_fill(lots < 0, -1).sort(-1).values
-    return F.pad(chosen, (n_random - chosen.shape[-1], 0), value=-1)
-
-
-def random_blocks(blocks: Tensor, block: int) -> Pattern:
-    """Each query sees the keys of some blocks: row i of `blocks` names those of the queries in block i.
-
-    `blocks` (n_blocks, n_random) int64 as `draw_blocks` gives it, -1 for none; `block` is how many tokens a block has.
-    Positions must be below n_blocks x block. Raises ValueError for another shape or type, a block below 1.
-    """
-    check_at_least("block", block, 1)
-    if not isinstance(blocks, Tensor) or blocks.ndim != 2 or blocks.dtype != torch.int64:
-        kind = f"{blocks.dtype} {tuple(blocks.shape)}" if isinstance(blocks, Tensor) else type(blocks).__name__
-        raise ValueError(f"blocks is {kind}; needed is int64 (n_blocks, n_random)")
-    end = len(blocks) * block
-
-    def allowed(q_pos: Tensor, k_pos: Tensor) -> Tensor:
-        for name, pos in (("q_pos", q_pos), ("k_pos", k_pos)):
-            if pos.device.type == "cpu" and pos.numel() and not 0 <= int(pos.min()) <= int(pos.max()) < end:
-                raise ValueError(f"{name} goes from {int(pos.min())} to {int(pos.max())}; blocks end at {end}")
-        rows = blocks.to(q_pos.device)[q_pos // block]  # (..., n_random)
-        return ((rows >= 0) & (rows == (k_pos // block).unsqueeze(-1))).any(-1)
-
-    return Pattern(f"random_blocks({blocks.shape[1]} of {block})", allowed)
+def _either_is_among(chosen: tuple[int, ...], q_pos: Tensor, k_pos: Tensor) -> Tensor:
+    among = torch.tensor(chosen, dtype=torch.int64, device=q_pos.device)
+    queries, keys = ((pos.unsqueeze(-1) == among).any(-1) for pos in (q_pos, k_pos))
+    return queries | keys

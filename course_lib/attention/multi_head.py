@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from course_lib.attention.arguments import AttentionFn, Mask
-from course_lib.attention.kv_cache import Cache
+from course_lib.attention.arguments import AttentionFn, Mask, check_key_mask
+from course_lib.attention.kv_cache import Cache, check_reach
+from course_lib.attention.places import WHOLE_TEXT, Places
 from course_lib.attention.sdpa import attention
+from course_lib.checks import check_sizes, kind_of
 from course_lib.positions.base import Position, Unrotated
 
 
@@ -37,53 +39,82 @@ class MultiHeadAttention(nn.Module):
         self.mask, self.position, self.attention_fn = mask, position, attention_fn
 
     def forward(
-        self, x: Tensor, *, context: Tensor | None = None, key_mask: Tensor | None = None,
-        q_pos: Tensor | None = None, k_pos: Tensor | None = None, cache: Cache | None = None,
-    ) -> Tensor:  # fmt: skip
+        self, x: Tensor, places: Places = WHOLE_TEXT, *, context: Tensor | None = None, cache: Cache | None = None
+    ) -> Tensor:
         """x (B, T, C) -> (B, T, C).
 
-        `context` (B, S, C) gives the keys and values instead of x: cross-attention. `key_mask` (B, S) is True for keys
-        that count. q_pos (T,) or (B, T) are the places of x, k_pos those of a context. With a `cache` x holds new
-        tokens only: they come after those in the cache, and attend to them too; key_mask then is about all S of them.
+        `places` tells where the tokens stand and which count. `context` (B, S, C) gives the keys and values instead of
+        x: cross-attention. With a `cache`, x holds new tokens only, see `cached`.
         """
-        for name, tensor in (("x", x), ("context", context)):
-            if tensor is not None and (tensor.ndim != 3 or tensor.shape[-1] != self.d_model):
-                raise ValueError(f"{name} has shape {tuple(tensor.shape)}; needed is (B, tokens, {self.d_model})")
-        q = self._heads(self.q_proj(x), self.n_heads)  # (B, H, T, D)
+        self._check(x, places, context, cache)
+        if cache is not None:
+            return self.cached(x, places, cache)
         source = x if context is None else context
+        q = self._heads(self.q_proj(x), self.n_heads)  # (B, H, T, D)
         k = self._heads(self.k_proj(source), self.n_kv_heads)  # (B, Hkv, S, D)
         v = self._heads(self.v_proj(source), self.n_kv_heads)  # (B, Hkv, S, D)
-        position = self.position
-        if cache is not None:
-            if context is not None or q_pos is not None or k_pos is not None:
-                raise ValueError("cache: it counts the positions of x itself; give no context, q_pos or k_pos with it")
-            q_pos = torch.arange(cache.length, cache.length + x.shape[1], device=x.device)
-            if position is not None:
-                q, k = position.rotate(q, k, q_pos, q_pos)  # keys are cached rotated
-                position = Unrotated(position)
-            k, v, k_pos = cache.update(k, v)
-        elif context is None:
-            if k_pos is not None:
-                raise ValueError("k_pos: it gives the places of a context, and there is none; those of x are q_pos")
-            k_pos = q_pos
+        k_pos = places.pos if context is None else places.context_pos
         y = self.attention_fn(
-            q, k, v, mask=self.mask, key_mask=key_mask, position=position, q_pos=q_pos, k_pos=k_pos
+            q, k, v, mask=self.mask, key_mask=places.key_mask, position=self.position, q_pos=places.pos, k_pos=k_pos
         )  # (B, H, T, D)
+        return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
+
+    def cached(self, x: Tensor, places: Places, cache: Cache) -> Tensor:
+        """`forward` of new tokens x (B, T, C), which come after those in the cache, attend to them too, and join them.
+
+        A `key_mask` is about all S tokens, old and new. Keys go into the cache as `position` has rotated them.
+        """
+        pos, position = places.pos, self.position
+        if pos is None:
+            pos = torch.arange(cache.length, cache.length + x.shape[1], device=x.device)
+        q, k = self._heads(self.q_proj(x), self.n_heads), self._heads(self.k_proj(x), self.n_kv_heads)
+        v = self._heads(self.v_proj(x), self.n_kv_heads)  # (B, Hkv, T, D)
+        if position is not None:
+            q, k = position.rotate(q, k, pos, pos)
+            position = Unrotated(position)
+        k, v, k_pos = cache.update(k, v, pos)  # (B, Hkv, S, D), (S,) or (B, S)
+        key_mask = None if places.key_mask is None else places.key_mask[:, cache.length - k.shape[2] :]
+        y = self.attention_fn(q, k, v, mask=self.mask, key_mask=key_mask, position=position, q_pos=pos, k_pos=k_pos)
         return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
     def _heads(self, x: Tensor, n_heads: int) -> Tensor:
         return x.unflatten(-1, (n_heads, self.head_dim)).transpose(1, 2)  # (B, T, H D) -> (B, H, T, D)
 
+    def _check(self, x: Tensor, places: Places, context: Tensor | None, cache: Cache | None) -> None:
+        check_stream("x", x, self.d_model)
+        if context is not None:
+            check_stream("context", context, self.d_model)
+        if context is None and places.context_pos is not None:
+            raise ValueError("context_pos: it gives the places of a context, and there is none; those of x are pos")
+        if places.global_mask is not None:
+            raise ValueError("global_mask: this attention knows no global tokens; GlobalLocalAttention does")
+        if cache is not None:
+            if context is not None:
+                raise ValueError("cache: it goes on with the text of x; give no context with it")
+            check_reach(self.mask, cache)
+            if places.key_mask is not None:
+                check_key_mask(places.key_mask, x.shape[0], cache.length + x.shape[1])
+
+    def set_attention_fn(self, attention_fn: AttentionFn) -> None:
+        """Use another function from now on; torch alone would not put a function where a module was, or the reverse."""
+        self._modules.pop("attention_fn", None)
+        self.__dict__.pop("attention_fn", None)
+        self.attention_fn = attention_fn
+
     def extra_repr(self) -> str:
         return f"n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}, head_dim={self.head_dim}, mask={self.mask}"
 
 
+def check_stream(name: str, x: Tensor, d_model: int) -> None:
+    """Raise ValueError unless x is a tensor (B, tokens, d_model)."""
+    if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[-1] != d_model:
+        kind = f"has shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"is {kind_of(x)}"
+        raise ValueError(f"{name} {kind}; needed is (B, tokens, {d_model})")
+
+
 def check_heads(d_model: int, n_heads: int, n_kv_heads: int, head_dim: int | None) -> None:
     """Raise ValueError for a number of heads or a width that cannot be."""
-    sizes = {"d_model": d_model, "n_heads": n_heads, "n_kv_heads": n_kv_heads, "head_dim": head_dim}
-    for name, value in sizes.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value}; it must be at least 1")
+    check_sizes(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim)
     if head_dim is None and d_model % n_heads:
         raise ValueError(f"n_heads={n_heads} does not divide d_model={d_model}; choose another, or give head_dim")
     if n_heads % n_kv_heads:

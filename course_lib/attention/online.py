@@ -9,7 +9,7 @@ from torch import Tensor
 
 from course_lib.attention.arguments import Mask, Prepared, check_key_mask, counted_positions, prepare
 from course_lib.attention.masks import Pattern
-from course_lib.attention.sdpa import repeat_heads
+from course_lib.attention.sdpa import repeat_heads, wide
 from course_lib.checks import check_at_least
 from course_lib.positions.base import Position, Unrotated
 
@@ -66,26 +66,26 @@ def online_attention(
     else:
         q_pos = k_pos = None  # nobody asks for them
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    wide = torch.promote_types(q.dtype, torch.float32)
     outputs = []
     for top in range(0, max(q.shape[2], 1), tile):  # one tile of no query where there is none
         rows = slice(top, top + tile)
         queries = q[:, :, rows]
-        running = no_keys_yet(queries, v.shape[-1], wide)
+        running = no_keys_yet(queries, v.shape[-1])
         for left in range(0, k.shape[2], tile):
             columns = slice(left, left + tile)
             ready = prepare(
                 queries, k[:, :, columns], v[:, :, columns], cut(mask, rows, columns), cut(key_mask, columns),
                 position, cut(q_pos, rows), cut(k_pos, columns),
             )  # fmt: skip
-            values = repeat_heads(v[:, :, columns], q.shape[1]).to(wide)  # (B, H, n, Dv)
-            running = step(running, logits_of(ready, scale, wide), values)
+            values = wide(repeat_heads(ready.v, q.shape[1]))  # (B, H, n, Dv)
+            running = step(running, logits_of(ready, scale), values)
         outputs.append(divided(running).to(q.dtype))
     return torch.cat(outputs, 2)
 
 
-def no_keys_yet(q: Tensor, width: int, dtype: torch.dtype) -> Running:
+def no_keys_yet(q: Tensor, width: int) -> Running:
     """Where queries (B, H, t, D) start; the values are `width` wide."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
     zeros = q.new_zeros(*q.shape[:-1], 1, dtype=dtype)
     # Not -inf: a row without any key would compute -inf - -inf.
     return Running(zeros + torch.finfo(dtype).min, zeros, q.new_zeros(*q.shape[:-1], width, dtype=dtype))
@@ -101,10 +101,10 @@ def cut(x: Any, *slices: slice) -> Any:
     return x
 
 
-def logits_of(ready: Prepared, scale: float, wide: torch.dtype) -> Tensor:
+def logits_of(ready: Prepared, scale: float) -> Tensor:
     """scale (q·k + score) + bias of a tile of queries and keys, -inf where a pair is not allowed: (B, H, t, s)."""
-    q, k, allowed, bias, score = ready
-    dots = q.to(wide) @ repeat_heads(k, q.shape[1]).to(wide).mT
+    q, k, _, allowed, bias, score = ready
+    dots = wide(q) @ wide(repeat_heads(k, q.shape[1])).mT
     logits = scale * (dots if score is None else dots + score)
     logits = logits if bias is None else logits + bias
     return logits if allowed is None else logits.masked_fill(~allowed, -torch.inf)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from course_lib import corpora, tokenization
+from course_lib.attention import with_attention
 from course_lib.evaluation import next_token_losses
 from course_lib.experiments.language import TOKENIZER, judged, next_token_loss, optimise, validation_loss, windows
 from course_lib.experiments.study import Outcome, Study, shared_fields
@@ -59,18 +60,12 @@ class FusedAlibi(AlibiPosition):
         return super().bias(q_pos, k_pos).masked_fill(hidden.unsqueeze(-3), -torch.inf)
 
 
-def use_fused_alibi(model: Pythia, swapped: bool) -> Pythia:
-    """Put a FusedAlibi in the place of mask and scheme of each block, and return the model."""
-    for block in model.blocks:
-        attention: Any = block.attention
-        attention.mask, attention.position = None, FusedAlibi(model.config.n_heads, swapped)
-    return model
-
-
 def model_of(config: Config, seed: int) -> Pythia:
     """The network of an arm, with the weights of `seed`."""
     model = Pythia(PythiaConfig(**shared_fields(config, PythiaConfig), max_positions=config.length, seed=seed))
-    return use_fused_alibi(model, swapped=True) if config.swapped else model
+    if config.swapped:
+        return with_attention(model, mask=None, position=FusedAlibi(config.n_heads, swapped=True))
+    return model
 
 
 def fit(model: Pythia, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:

@@ -21,7 +21,7 @@ def longformer_oracle(module: GlobalLocalAttention) -> Any:
     from transformers import LongformerConfig
     from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
-    radius = module.attention_fn.keywords["radius"]  # type: ignore[attr-defined]
+    radius = module.radius
     lacks = {
         "separate_global=False": not len(module.global_proj),
         "bias=False": module.q_proj.bias is None,

@@ -4,19 +4,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.attention.kv_cache import Cache, KVCache, cached_length
+from course_lib import positions
+from course_lib.attention.kv_cache import Cache, KVCache
 from course_lib.attention.masks import causal
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
-from course_lib.block import PLACEMENTS, TransformerBlock
+from course_lib.checks import check_choice, check_dropout, check_sizes
 from course_lib.init import init_weights
 from course_lib.mlp import MLP
-from course_lib.models.ids import check_ids
+from course_lib.models.inputs import check_ids, check_length, places_of
 from course_lib.norms import LayerNorm, fused_layer_norm
-from course_lib.positions import LearnedPosition
+from course_lib.transformer_block import PLACEMENTS, TransformerBlock
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,12 @@ class GPT2Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "max_positions", "n_layers", "d_ff"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}; it must be at least 1")
+        check_sizes(
+            vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers, d_ff=self.d_ff
+        )
         check_heads(self.d_model, self.n_heads, self.n_heads if self.n_kv_heads is None else self.n_kv_heads, None)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}; allowed is 0 to below 1")
-        if self.placement not in PLACEMENTS:
-            raise ValueError(f"placement={self.placement!r}; allowed are {', '.join(PLACEMENTS)}")
+        check_dropout(self.dropout)
+        check_choice("placement", self.placement, PLACEMENTS)
 
 
 class GPT2(nn.Module):
@@ -51,8 +48,8 @@ class GPT2(nn.Module):
 
     The unembedding is the token embedding (tied). At the start, what each part writes to the stream is scaled down by
     sqrt(2 n_layers), as in GPT-2; other matrices begin as `init_weights` says. Dropout acts on the embeddings and on
-    what the parts write, not on attention weights. Raises ValueError in forward for ids that are not (B, T) integers,
-    or for a text beyond max_positions.
+    what the parts write, not on attention weights. Raises ValueError in forward for ids that are not (B, T) integers
+    of the vocabulary, or for a text beyond max_positions.
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
     """
 
@@ -60,7 +57,9 @@ class GPT2(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.position = LearnedPosition(config.max_positions, config.d_model)
+        self.position = positions.make(
+            "learned", d_model=config.d_model, n_heads=config.n_heads, max_positions=config.max_positions, causal=True
+        )
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layers))
         # A post-norm stream is normalised already.
@@ -68,22 +67,24 @@ class GPT2(nn.Module):
         shrink = 1 / math.sqrt(2 * config.n_layers)
         init_weights(self, config.seed, gains={"blocks.*.attention.out_proj": shrink, "blocks.*.mlp.down": shrink})
 
-    def forward(self, ids: Tensor, caches: Sequence[Cache] | None = None) -> Tensor:
-        """ids (B, T) -> logits (B, T, V); with caches, one a block, ids are new tokens after those already in them."""
-        check_ids(ids)
-        begin = cached_length(caches, len(self.blocks))
-        end, last = begin + ids.shape[1], self.config.max_positions
-        if end > last:
-            raise ValueError(
-                f"ids: a text of {end} tokens; max_positions={last} is the most that has learned positions"
-            )
-        pos = torch.arange(begin, end, device=ids.device)
+    def forward(
+        self, ids: Tensor, caches: Sequence[Cache] | None = None, *, key_mask: Tensor | None = None,
+        pos: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """ids (B, T) -> logits (B, T, V); with caches, one a block, ids are new tokens after those already in them.
+
+        key_mask (B, S), of all tokens so far, is True for those that count: texts may be padded on the left. `pos`,
+        (T,) or (B, T), are their places; None counts them from the first that counts.
+        """
+        check_ids(ids, self.config.vocab_size)
+        check_length(ids, caches, self.config.max_positions)
+        places, pos = places_of(ids, len(self.blocks), caches, key_mask, pos)
         x = self.dropout(self.position.embed(self.embedding(ids), pos))  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            x = block(x, cache=caches[i] if caches else None)
+            x = block(x, places, cache=caches[i] if caches else None)
         return F.linear(self.final_norm(x), self.embedding.weight)  # (B, T, V)
 
-    def new_caches(self) -> list[KVCache]:
+    def new_caches(self) -> Sequence[Cache]:
         """An empty cache for each block, with room for max_positions tokens."""
         return [KVCache(self.config.max_positions) for _ in self.blocks]
 

@@ -2,26 +2,25 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib import positions
+from course_lib.attention.big_bird import draw_blocks
 from course_lib.attention.local import block_of, local_attention
-from course_lib.attention.masks import draw_blocks
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
 from course_lib.attention.sparse_multi_head import GlobalLocalAttention
-from course_lib.block import PLACEMENTS, TransformerBlock
-from course_lib.checks import check_at_least, kind_of
+from course_lib.checks import check_at_least, check_choice, check_dropout, check_sizes
 from course_lib.init import init_weights, seed_of
 from course_lib.mlp import MLP
-from course_lib.models.ids import check_ids
+from course_lib.models.inputs import check_ids, check_places, places_of
 from course_lib.norms import LayerNorm, fused_layer_norm
-from course_lib.positions import LearnedPosition, Position, RotaryPosition, SinusoidalPosition
-from course_lib.positions.absolute import AS_EMBEDDINGS
+from course_lib.transformer_block import PLACEMENTS, TransformerBlock
 
 PATTERNS = ("full", "local", "local_global", "bigbird")
-POSITIONS = ("sinusoidal", "learned", "rope", "none")
 
 
 @dataclass(frozen=True)
@@ -40,30 +39,42 @@ class SparseBertConfig:
     separate_global: bool = False  # global tokens have projections of their own
     n_random: int = 2  # blocks of keys for each block of queries, in "bigbird"
     random_per_layer: bool = True  # each layer draws its own
-    position: str = "sinusoidal"
+    position: str = "sinusoidal"  # as in `positions.make`
     rope_theta: float = 10000.0  # of "rope", which turns all channels of a head
     dropout: float = 0.0  # of the embeddings and of what each part adds to the stream
     placement: str = "pre"  # of the norms
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("vocab_size", "max_positions", "n_layers", "d_ff"):
-            if getattr(self, name) is not None:
-                check_at_least(name, getattr(self, name), 1)
+        check_sizes(
+            vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers, d_ff=self.d_ff
+        )
         for name in ("radius", "n_global", "n_random"):
             check_at_least(name, getattr(self, name), 0)
         check_heads(self.d_model, self.n_heads, self.n_heads, None)
-        for name, allowed in (("pattern", PATTERNS), ("position", POSITIONS), ("placement", PLACEMENTS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r}; allowed are {', '.join(allowed)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}; allowed is 0 to below 1")
-        _position(self)  # refuses what the scheme cannot be
+        check_choice("pattern", self.pattern, PATTERNS)
+        check_choice("placement", self.placement, PLACEMENTS)
+        check_dropout(self.dropout)
+        self.scheme()  # refuses what the scheme cannot be
 
     @property
     def has_global(self) -> bool:
         """Whether the pattern knows global tokens."""
         return self.pattern in ("local_global", "bigbird")
+
+    def scheme(self) -> positions.Position:
+        """A new module of the positional scheme."""
+        return positions.make(
+            self.position, d_model=self.d_model, n_heads=self.n_heads, max_positions=self.max_positions, causal=False,
+            rope_theta=self.rope_theta,
+        )  # fmt: skip
+
+    def random_blocks(self, layer: int) -> Tensor | None:
+        """The blocks of keys that a layer of "bigbird" draws, int64 (n_blocks, n_random); None for other patterns."""
+        if self.pattern != "bigbird":
+            return None
+        n_blocks = -(-self.max_positions // block_of(self.radius))
+        return draw_blocks(n_blocks, self.n_random, seed_of(self.seed, layer * self.random_per_layer, "blocks"))
 
 
 class SparseBert(nn.Module):
@@ -80,43 +91,53 @@ class SparseBert(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.position = _position(config)
+        self.position, schemes = positions.spread(config.position, config.scheme, config.n_layers)
         self.embedding_norm = _norm(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.blocks = nn.ModuleList(_block(config, layer) for layer in range(config.n_layers))
+        self.blocks = nn.ModuleList(_block(config, layer, scheme) for layer, scheme in enumerate(schemes))
         self.final_norm = nn.Identity() if config.placement == "post" else _norm(config)
         self.head = nn.Linear(config.d_model, config.d_model)
         self.head_norm = _norm(config)
         init_weights(self, config.seed)
+        self.register_load_state_dict_post_hook(_draw_again)
 
     def forward(
         self, ids: Tensor, *, at: Tensor | None = None, key_mask: Tensor | None = None,
-        global_mask: Tensor | None = None,
+        global_mask: Tensor | None = None, pos: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """ids (B, T) -> logits (B, T, V), or with places `at` (B, M) only those: (B, M, V).
 
-        key_mask (B, T) is True for tokens that count, not padding; global_mask (T,) or (B, T) for global ones.
+        key_mask (B, T) is True for tokens that count, not padding, which may stand at either end; global_mask (T,) or
+        (B, T) for global ones; `pos`, (T,) or (B, T), are their places, by default counted from the first that counts.
+        Random blocks are counted from the first token, whatever it is.
         """
-        x = self.hidden(ids, key_mask=key_mask, global_mask=global_mask)  # (B, T, C)
+        x = self.hidden(ids, key_mask=key_mask, global_mask=global_mask, pos=pos)  # (B, T, C)
         if at is not None:
             check_places(at, *ids.shape)
             x = x.gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))  # (B, M, C)
         return F.linear(self.head_norm(F.gelu(self.head(x))), self.embedding.weight)
 
-    def hidden(self, ids: Tensor, *, key_mask: Tensor | None = None, global_mask: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> what the head reads, (B, T, C)."""
+    def hidden(
+        self, ids: Tensor, *, key_mask: Tensor | None = None, global_mask: Tensor | None = None,
+        pos: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """ids (B, T) -> what the head reads, (B, T, C); arguments as in `forward`."""
         config = self.config
-        check_ids(ids)
+        check_ids(ids, config.vocab_size)
         if ids.shape[1] > config.max_positions and (config.position == "learned" or config.pattern == "bigbird"):
             raise ValueError(f"ids: {ids.shape[1]} tokens; max_positions={config.max_positions} is the most")
-        pos = torch.arange(ids.shape[1], device=ids.device)
-        if config.has_global:
-            global_mask = pos < config.n_global if global_mask is None else global_mask
-        elif global_mask is not None:
+        places, pos = places_of(ids, config.n_layers, None, key_mask, pos)
+        if global_mask is not None and not config.has_global:
             raise ValueError(f"global_mask: pattern={config.pattern!r} has no global tokens")
+        if global_mask is not None:
+            places = replace(places, global_mask=global_mask)
+        elif config.has_global:
+            first = torch.arange(ids.shape[1], device=ids.device) if places.pos is None else places.pos
+            chosen = (first >= 0) & (first < config.n_global)
+            places = replace(places, global_mask=chosen, n_global=min(config.n_global, ids.shape[1]))
         x = self.dropout(self.embedding_norm(self.position.embed(self.embedding(ids), pos)))  # (B, T, C)
         for block in self.blocks:
-            x = block(x, key_mask=key_mask, global_mask=global_mask)
+            x = block(x, places)
         return self.final_norm(x)
 
     def with_pattern(self, **changes: object) -> "SparseBert":
@@ -136,47 +157,36 @@ class SparseBert(nn.Module):
         return other.train(self.training)
 
 
-def check_places(at: Tensor, batch: int, length: int) -> None:
-    """Raise ValueError unless `at` is integers (batch, M) and, where it is on the CPU, from 0 to length - 1."""
-    fits = isinstance(at, Tensor) and at.ndim == 2 and len(at) == batch and at.dtype == torch.int64
-    if not fits:
-        raise ValueError(f"at is {kind_of(at)}; needed is int64 ({batch}, M)")
-    if at.device.type == "cpu" and at.numel() and not 0 <= int(at.min()) <= int(at.max()) < length:
-        raise ValueError(f"at goes from {int(at.min())} to {int(at.max())}; the text has {length} tokens")
-
-
 def _norm(config: SparseBertConfig) -> LayerNorm:
     return LayerNorm(config.d_model, norm_fn=fused_layer_norm)
 
 
-def _position(config: SparseBertConfig) -> Position:
-    if config.position == "learned":
-        return LearnedPosition(config.max_positions, config.d_model)
-    if config.position == "rope":
-        return RotaryPosition(config.d_model // config.n_heads, config.rope_theta)
-    return SinusoidalPosition(config.d_model, AS_EMBEDDINGS) if config.position == "sinusoidal" else Position()
+def _draw_again(model: Any, _: object) -> None:
+    """Random blocks are drawn, not saved; a model made on `meta` has none until it gets its weights."""
+    for layer, block in enumerate(model.blocks):
+        if (blocks := model.config.random_blocks(layer)) is not None:
+            block.attention.blocks = blocks.to(model.embedding.weight.device)
 
 
-def _attention(config: SparseBertConfig, layer: int) -> MultiHeadAttention:
+def _attention(config: SparseBertConfig, layer: int, position: positions.Position | None) -> MultiHeadAttention:
     sizes = (config.d_model, config.n_heads)
-    position = _position(config) if config.position == "rope" else None  # the others act before the first block
     if config.pattern == "full":
         return MultiHeadAttention(*sizes, position=position)
     if config.pattern == "local":
         near = partial(local_attention, radius=config.radius)
         return MultiHeadAttention(*sizes, position=position, attention_fn=near)
-    blocks = None
-    if config.pattern == "bigbird":
-        n_blocks = -(-config.max_positions // block_of(config.radius))
-        blocks = draw_blocks(n_blocks, config.n_random, seed_of(config.seed, layer * config.random_per_layer, "blocks"))
     return GlobalLocalAttention(
-        *sizes, config.radius, position=position, blocks=blocks, separate_global=config.separate_global
+        *sizes,
+        config.radius,
+        position=position,
+        blocks=config.random_blocks(layer),
+        separate_global=config.separate_global,
     )
 
 
-def _block(config: SparseBertConfig, layer: int) -> TransformerBlock:
+def _block(config: SparseBertConfig, layer: int, position: positions.Position | None) -> TransformerBlock:
     return TransformerBlock(
-        _attention(config, layer),
+        _attention(config, layer, position),
         MLP(config.d_model, config.d_ff or 4 * config.d_model),
         (_norm(config), _norm(config)),
         placement=config.placement,

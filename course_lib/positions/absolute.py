@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from course_lib.checks import check_even, check_sizes, on_host
 from course_lib.positions.base import Position, check_positions
 
 # The scale that makes sinusoids as large as the embeddings of `init_weights`, 0.02. Larger ones drown the tokens, and
@@ -17,8 +18,7 @@ def sinusoids(pos: Tensor, d_model: int) -> Tensor:
     The paper interleaves sines and cosines, which is the same up to the order of channels. Raises ValueError for a
     d_model that is odd or below 2. Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.5.
     """
-    if d_model < 2 or d_model % 2:
-        raise ValueError(f"d_model={d_model}; it must be even and at least 2")
+    check_even("d_model", d_model)
     wave = torch.arange(0, d_model, 2, device=pos.device, dtype=torch.float32)
     angle = pos.unsqueeze(-1).float() / 10000 ** (wave / d_model)  # (..., T, d_model / 2)
     return torch.cat([angle.sin(), angle.cos()], -1)
@@ -59,9 +59,7 @@ class LearnedPosition(Position):
 
     def __init__(self, max_positions: int, d_model: int) -> None:
         super().__init__()
-        for name, value in (("max_positions", max_positions), ("d_model", d_model)):
-            if value < 1:
-                raise ValueError(f"{name}={value}; it must be at least 1")
+        check_sizes(max_positions=max_positions, d_model=d_model)
         self.embedding = nn.Embedding(max_positions, d_model)
 
     def embed(self, x: Tensor, pos: Tensor) -> Tensor:
@@ -69,6 +67,6 @@ class LearnedPosition(Position):
         check_width(x, self.embedding.embedding_dim)
         check_positions("pos", pos, x.shape[1], x.shape[0])
         last = self.embedding.num_embeddings - 1
-        if pos.device.type == "cpu" and pos.numel() and not (int(pos.min()) >= 0 and int(pos.max()) <= last):
+        if on_host(pos) and pos.numel() and not (int(pos.min()) >= 0 and int(pos.max()) <= last):
             raise ValueError(f"pos goes from {int(pos.min())} to {int(pos.max())}; learned are 0 to {last}")
         return x + self.embedding(pos)

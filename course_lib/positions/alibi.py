@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from course_lib.checks import check_sizes
 from course_lib.positions.base import Position, distances
 
 UNIFORM_SLOPE = 1 / 16
@@ -17,8 +18,7 @@ def alibi_slopes(n_heads: int, device: torch.device | None = None) -> Tensor:
     every second one of twice that power: slopes between the first ones. Raises ValueError for n_heads below 1.
     Source: Press, Smith, Lewis 2022, "Train Short, Test Long", section 3 and, for other numbers, its published code.
     """
-    if n_heads < 1:
-        raise ValueError(f"n_heads={n_heads}; it must be at least 1")
+    check_sizes(n_heads=n_heads)
     power = 2 ** int(math.log2(n_heads))
     exponents = torch.arange(1, power + 1, device=device) / power
     between = (2 * torch.arange(n_heads - power, device=device) + 1) / (2 * power)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from course_lib.checks import check_sizes
 from course_lib.positions.base import Position, check_positions, distances
 
 
@@ -20,9 +21,7 @@ class ShawPosition(Position):
 
     def __init__(self, head_dim: int, max_distance: int, *, bidirectional: bool = True) -> None:
         super().__init__()
-        for name, value in (("head_dim", head_dim), ("max_distance", max_distance)):
-            if value < 1:
-                raise ValueError(f"{name}={value}; it must be at least 1")
+        check_sizes(head_dim=head_dim, max_distance=max_distance)
         self.max_distance, self.bidirectional = max_distance, bidirectional
         self.embedding = nn.Embedding((1 + bidirectional) * max_distance + 1, head_dim)
 
@@ -76,8 +75,7 @@ class T5Position(Position):
         self, n_heads: int, n_buckets: int = 32, max_distance: int = 128, *, bidirectional: bool = True
     ) -> None:
         super().__init__()
-        if n_heads < 1:
-            raise ValueError(f"n_heads={n_heads}; it must be at least 1")
+        check_sizes(n_heads=n_heads)
         t5_buckets(torch.zeros(1, dtype=torch.int64), n_buckets, max_distance, bidirectional)  # refuses what cannot be
         self.n_buckets, self.max_distance, self.bidirectional = n_buckets, max_distance, bidirectional
         self.embedding = nn.Embedding(n_buckets, n_heads)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from course_lib.checks import check_choice, check_even
 from course_lib.positions.base import Position, check_positions
 
 LAYOUTS = ("half_split", "interleaved")
@@ -24,12 +25,10 @@ def rope_frequencies(
     Sources: Su et al. 2021, "RoFormer", section 3.2.2; Chen et al. 2023, "Extending Context Window of Large Language
     Models via Positional Interpolation", section 2.3; NTK-aware: Peng et al. 2023, "YaRN", section 3.1.
     """
-    if rotary_dim < 2 or rotary_dim % 2:
-        raise ValueError(f"rotary_dim={rotary_dim}; it must be even and at least 2")
+    check_even("rotary_dim", rotary_dim)
     if not 1 < theta < math.inf:
         raise ValueError(f"theta={theta}; it must be above 1 and finite")
-    if extension not in EXTENSIONS:
-        raise ValueError(f"extension={extension!r}; allowed are {', '.join(EXTENSIONS)}")
+    check_choice("extension", extension, EXTENSIONS)
     if not 1 <= factor < math.inf or (extension == "none" and factor != 1):
         raise ValueError(f"factor={factor} with extension={extension!r}; needed is 1 or more, and 1 for 'none'")
     if extension == "ntk" and rotary_dim > 2:  # a single pair is the first one
@@ -48,8 +47,7 @@ def rotate_pairs(x: Tensor, angles: Tensor, layout: str = "half_split") -> Tenso
     """
     if not x.is_floating_point():
         raise ValueError(f"x is {x.dtype}; it must be floating-point")
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout={layout!r}; allowed are {', '.join(LAYOUTS)}")
+    check_choice("layout", layout, LAYOUTS)
     half = angles.shape[-1]
     if 2 * half > x.shape[-1]:
         raise ValueError(f"angles: {half} pairs need {2 * half} channels; x has {x.shape[-1]}")
@@ -67,8 +65,7 @@ def change_layout(weight: Tensor, n_heads: int, rotary_dim: int, to: str) -> Ten
     A model whose queries and keys are both reordered gives the same scores in the other layout. Raises ValueError for
     an unknown layout, rows that n_heads does not divide, and a rotary_dim that is odd, below 2 or wider than a head.
     """
-    if to not in LAYOUTS:
-        raise ValueError(f"to={to!r}; allowed are {', '.join(LAYOUTS)}")
+    check_choice("to", to, LAYOUTS)
     if n_heads < 1 or weight.shape[0] % n_heads:
         raise ValueError(f"n_heads={n_heads} does not divide the {weight.shape[0]} rows of weight")
     heads = weight.unflatten(0, (n_heads, -1))  # (H, D, ...)
@@ -94,8 +91,7 @@ class RotaryPosition(Position):
         factor: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout={layout!r}; allowed are {', '.join(LAYOUTS)}")
+        check_choice("layout", layout, LAYOUTS)
         self.rotary_dim, self.theta, self.layout = rotary_dim, theta, layout
         self.extension, self.factor = extension, factor
         self.angles(torch.zeros(1, dtype=torch.int64))  # refuses what cannot be

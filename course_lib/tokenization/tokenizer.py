@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from course_lib.checks import check_within
+from course_lib.checks import check_range
 from course_lib.paths import whole_or_nothing
 from course_lib.tokenization.streaming import streamed
 
@@ -94,7 +94,7 @@ class Tokenizer:
 
     def piece(self, index: int) -> str:
         """The piece with the id `index`. Raises ValueError for what is no id of the vocabulary."""
-        return self._processor.id_to_piece(check_within("index", index, self.vocab_size))
+        return self._processor.id_to_piece(check_range("index", index, 0, self.vocab_size - 1))
 
     def save(self, path: str | Path) -> Path:
         """Write the model, whole or not at all, in SentencePiece's own format; return the path."""

@@ -98,15 +98,15 @@ def picture(image: Locator) -> bytes:
     return base64.b64decode(encoded)
 
 
-def shown(explorer: Locator) -> tuple[str, str]:
-    """Caption and SHA-256 of the picture of a `course_lib.viz.widgets.Explorer`, once it has come to rest."""
-    settle(explorer)
-    digest = sha256(picture(explorer.locator("img"))).hexdigest()
-    return explorer.locator(".course-caption").text_content() or "", digest
+def shown(panel: Locator) -> tuple[str, str]:
+    """Caption and SHA-256 of the picture of a `course_lib.viz.widgets.ControlPanel`, once it has come to rest."""
+    settle(panel)
+    digest = sha256(picture(panel.locator("img"))).hexdigest()
+    return panel.locator(".course-caption").text_content() or "", digest
 
 
 def to_be_shown(view: Described, plot: Callable[[Any], Figure]) -> tuple[str, str]:
-    """What `shown` must read when an explorer displays `view`: its caption, and the SHA-256 of its picture."""
+    """What `shown` must read when a panel displays `view`: its caption, and the SHA-256 of its picture."""
     with mpl.rc_context():
         use_house_style()
         return view.text(), sha256(png(plot(view))).hexdigest()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers.models.longformer.modeling_longformer import LongformerSelfAttention
 
-from course_lib.attention import GlobalLocalAttention, causal, draw_blocks
+from course_lib.attention import GlobalLocalAttention, Places, causal, draw_blocks
 from course_lib.interop import longformer_masks, oracle
 from course_lib.positions import Position
 from tests.conftest import randomise, relative_error
@@ -62,7 +62,7 @@ def assert_same(dtype, tolerance, radius, length, places, padding):
         global_mask[b, [place for place in chosen if place < length - n_padding]] = True
         there[b, length - n_padding :] = False
     x = 0.3 * torch.randn(B, length, C, dtype=dtype)
-    got, got_x = run(lambda x: ours(x, key_mask=there, global_mask=global_mask), x, there)
+    got, got_x = run(lambda x: ours(x, Places(key_mask=there, global_mask=global_mask)), x, there)
     want, want_x = run(lambda x: theirs(x, there, global_mask), x, there)
     assert relative_error(got, want) < tolerance
     assert relative_error(got_x, want_x) < tolerance

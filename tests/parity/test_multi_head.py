@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib.attention import AdditiveAttention, MultiHeadAttention, attention, causal
+from course_lib.attention import AdditiveAttention, MultiHeadAttention, Places, attention, causal
 from course_lib.attention.arguments import AttentionFn
 from tests.conftest import randomise, relative_error
 from tests.toy_positions import Toy, by_hand
@@ -54,7 +54,7 @@ def test_against_torch(way, bias, dtype):
     keys = keys if "padding" in way else None
 
     def call_ours(module, x, context=None):
-        return module(x, context=context, key_mask=keys)
+        return module(x, Places(key_mask=keys), context=context)
 
     def call_theirs(module, x, context=None):
         source = x if context is None else context
@@ -140,8 +140,11 @@ def test_places_mask_and_position_reach_the_function():
         )  # fmt: skip
         return module.out_proj(y.transpose(1, 2).reshape(B, T, C))
 
-    assert relative_error(module(x, q_pos=q_pos), by_loops(x, q_pos)) < 1e-10
-    assert relative_error(module(x, context=context, q_pos=q_pos, k_pos=k_pos), by_loops(context, k_pos)) < 1e-10
+    assert relative_error(module(x, Places(pos=q_pos)), by_loops(x, q_pos)) < 1e-10
+    assert (
+        relative_error(module(x, Places(pos=q_pos, context_pos=k_pos), context=context), by_loops(context, k_pos))
+        < 1e-10
+    )
     assert set(dict(module.named_parameters())) >= {"position.slopes", "position.table"}
 
 
@@ -155,7 +158,7 @@ def test_any_function_of_the_signature_is_called_with_exactly_it():
     toy = Toy(4, 3)
     module = randomise(MultiHeadAttention(C, 4, n_kv_heads=2, mask=causal, position=toy, attention_fn=mine))
     x, q_pos = torch.randn(B, T, C), torch.arange(T) + 3
-    got = module(x, key_mask=KEYS[:, :T], q_pos=q_pos)
+    got = module(x, Places(pos=q_pos, key_mask=KEYS[:, :T]))
     ((q, k, v, mask, key_mask, position, seen_q, seen_k, scale),) = calls
     assert (q.shape, k.shape, v.shape) == ((B, 4, T, 3), (B, 2, T, 3), (B, 2, T, 3))
     assert torch.equal(q.transpose(1, 2).flatten(2), module.q_proj(x))

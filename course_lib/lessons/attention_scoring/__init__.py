@@ -1,0 +1,1 @@
+"""Lesson 02, attention scoring: its pictures, its widgets, the checks of its exercises."""

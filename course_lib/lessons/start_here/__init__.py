@@ -1,0 +1,1 @@
+"""Notebook 00, from text to loss: its pictures, its widget, the check of its exercise."""

@@ -1,0 +1,54 @@
+"""Write the table of lessons, `course_lib.lessons.LESSONS`, into README.md and notebook 00: `make lessons`.
+
+README.md gets it between `<!-- lessons -->` and `<!-- /lessons -->`. In notebook 00 the cells tagged `lessons` show it:
+they are run again, alone, and saved with what they show now. Stamping again changes nothing.
+"""
+
+import re
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from course_lib.lessons import lesson_table
+from course_lib.paths import whole_or_nothing
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(?<=<!-- lessons -->\n).*?(?=<!-- /lessons -->)", re.S)
+SHOWN_BY = {"setup", "lessons"}  # tags; the set-up cell chooses how figures look
+
+
+def with_table(readme: str) -> str:
+    """The text of README with the table between its marks. Raises ValueError without these."""
+    text, found = BLOCK.subn(lambda _: f"{lesson_table('notebooks/')}\n", readme)
+    if found != 1:
+        raise ValueError(f"README.md has {found} places between <!-- lessons --> and <!-- /lessons -->, not one")
+    return text
+
+
+def run_tagged(path: Path) -> str:
+    """Text of the notebook after its cells tagged `lessons` were run, all others as they were."""
+    notebook = nbformat.read(path, as_version=4)
+    tagged = [c for c in notebook.cells if c.cell_type == "code" and SHOWN_BY & set(c.metadata.get("tags", []))]
+    alone = nbformat.v4.new_notebook(cells=[nbformat.from_dict(cell) for cell in tagged])
+    NotebookClient(alone, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
+    for cell, ran in zip(tagged, alone.cells, strict=True):
+        if "lessons" in cell.metadata.tags:
+            cell.outputs = ran.outputs
+            for output in cell.outputs:
+                output.execution_count = cell.execution_count
+    return nbformat.writes(notebook).rstrip("\n") + "\n"
+
+
+def main(root: Path) -> None:
+    """Stamp the course in `root`."""
+    readme, start = root / "README.md", root / "notebooks" / "00_start_here.ipynb"
+    for path, text in {readme: with_table(readme.read_text("utf-8")), start: run_tagged(start)}.items():
+        if text != path.read_text("utf-8"):
+            with whole_or_nothing(path) as temporary:
+                temporary.write_text(text, "utf-8", newline="\n")
+            print(f"stamped {path.relative_to(root)}")
+
+
+if __name__ == "__main__":
+    main(ROOT)
