@@ -1,4 +1,4 @@
-"""Run by test_training.py in processes of its own: train until it kills itself, or with another."""
+"""Run by test_processes.py in processes of its own: train until it kills itself, or with another."""
 
 import json
 import os
@@ -9,11 +9,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from course_lib import checkpoint
 from course_lib.corpora import shuffled_batches
 from course_lib.runtime import processes
-from course_lib.training import classification_loss, train
-from tests.test_training import data, fit, network
+from course_lib.training import checkpoint, classification_loss, train
+from tests.training.toy import data, fit, network
 
 
 def kill() -> None:
