@@ -10,10 +10,10 @@ import torch
 from course_lib import tokenization
 from course_lib.evaluation import next_token_losses
 from course_lib.experiments import load, load_tensors
-from course_lib.experiments.language import windows
 from course_lib.experiments.positions import held_out_texts
 from course_lib.models.bigram import KneserNeyBigram, count_bigrams
 from course_lib.positions.alibi import alibi_slopes
+from course_lib.training import windows
 from course_lib.viz.scheme_dots import relative_perplexity
 from tests.test_lesson05_prose import OUTPUT, PROSE, says
 

@@ -9,7 +9,7 @@ from course_lib.checks import kind_of
 
 
 def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` as JSON; each tensor in it is put into `tensors`, and stands there under its path, which begins with `name`.
+    """`value` as JSON; each tensor in it goes into `tensors`, and stands there under its path from `name` on.
 
     Raises ValueError for what is no tensor, number, text, None, dict, list or tuple.
     """
@@ -26,9 +26,7 @@ def pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
         return {kind: [pack(entry, f"{name}.{i}", tensors) for i, entry in enumerate(value)]}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ValueError(
-        f"{name} is {kind_of(value)}; a checkpoint holds dense tensors, numbers, text, None, lists and dicts"
-    )
+    raise ValueError(f"{name} is {kind_of(value)}; a checkpoint holds dense tensors, numbers, text, None, lists, dicts")
 
 
 def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
