@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from course_lib.checks import kind_of
 from course_lib.paths import whole_or_nothing
 from course_lib.training.identity import differences, fingerprint
-from course_lib.training.packing import pack, unpack
+from course_lib.training.packing import pack, placed, unpack
 
 CHECKPOINT = "checkpoint.safetensors"
 NUMBERS = Tensor | bool | int | float
@@ -50,13 +50,8 @@ class Checkpoint:
         indices = [index for group in groups for index in group["params"]]
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         for index, parameter in zip(indices, parameters, strict=True):
-            for key, value in self.optimizer["state"].get(index, {}).items():
-                # torch gives floats the dtype of their parameter, and takes text for a list: put back what was there.
-                now = optimizer.state[parameter][key]
-                if isinstance(value, Tensor) and value.dtype != now.dtype:
-                    optimizer.state[parameter][key] = value.to(now.device)
-                elif isinstance(value, str):
-                    optimizer.state[parameter][key] = value
+            if index in self.optimizer["state"]:  # torch gave floats their parameter's dtype, and took text for a list
+                optimizer.state[parameter] = placed(self.optimizer["state"][index], optimizer.state[parameter])
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

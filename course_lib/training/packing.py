@@ -41,3 +41,14 @@ def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
         case {"tuple": entries}:
             return tuple(unpack(entry, tensors) for entry in entries)
     return packed
+
+
+def placed(value: Any, like: Any) -> Any:
+    """`value`, with each tensor in it on the device of the one that stands at its place in `like`."""
+    if isinstance(value, Tensor):
+        return value.to(like.device)
+    if isinstance(value, dict):
+        return {key: placed(entry, like[key]) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(placed, value, like))
+    return value

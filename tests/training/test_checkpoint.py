@@ -142,16 +142,16 @@ class Odd(torch.optim.Optimizer):
                 if not state:
                     wide = torch.zeros(parameter.shape, dtype=torch.float64)
                     state |= {"wide": wide, "count": torch.tensor(0), "calls": 0, "sign": "+", "none": None}
-                    state |= {"past": [torch.zeros_like(parameter), [1.0, 2]], "both": {1: torch.zeros(()), "1": (3,)}}
+                    state |= {"past": [wide.clone(), [1.0, 2]], "both": {1: torch.zeros(()), "1": (3,)}}
                     state |= {} if self.more is None else {"more": self.more}
                 state["calls"] += 1
                 state["count"] += 1
                 state["sign"] = {"+": "-", "-": "+"}[state["sign"]]
                 state["wide"].add_(parameter.grad.double() / 3)
-                state["past"] = [state["wide"].float() + state["past"][0] / 7, [state["past"][1][1], state["calls"]]]
+                state["past"] = [state["wide"] + state["past"][0] / 7, [state["past"][1][1], state["calls"]]]
                 state["both"][1] += state["both"]["1"][0]
                 factor = {"+": 1.0, "-": 0.5}[state["sign"]] * group["trust"] / (1 + state["count"].item())
-                moved = state["past"][0] * sum(state["past"][1]) + (state["wide"] * 1e6).frac().to(parameter)
+                moved = (state["past"][0] * sum(state["past"][1]) + (state["wide"] * 1e6).frac()).float()
                 parameter.add_(moved + state["both"][1], alpha=-group["lr"] * factor)
 
 
