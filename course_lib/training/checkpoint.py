@@ -120,7 +120,10 @@ def read_checkpoint(path: Path, model: nn.Module, run_id: dict[str, Any]) -> Che
         state = unpack(header.pop("optimizer"), tensors)
         progress = Progress(**header)
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"checkpoint {path.name} is damaged ({error!r}); delete it to start anew") from error
+        raise ValueError(
+            f"checkpoint {path.name} is damaged, or another version of the course wrote it ({error!r}); delete it to "
+            "start anew"
+        ) from error
     weights = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
     there, here = (
         {name: f"{tuple(tensor.shape)} {tensor.dtype}" for name, tensor in kept.items()}

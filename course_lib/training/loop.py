@@ -108,7 +108,7 @@ def train(
 
     path, saved, first, history = None, None, 0, History()
     if checkpoint_dir is not None:
-        path = Path(checkpoint_dir) / CHECKPOINT
+        path = Path(checkpoint_dir).expanduser() / CHECKPOINT
         with torch.random.fork_rng(cuda):
             saved = find_checkpoint(path, model, run_id, draw)
     if saved is not None:

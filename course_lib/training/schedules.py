@@ -53,7 +53,7 @@ def factors(schedule: Schedule, steps: int) -> list[float]:
         value = schedule(step)
         try:
             factor = float(value)
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError):
             factor = math.nan
         if not 0 <= factor < math.inf:
             raise ValueError(f"schedule({step}) is {value!r}; needed is a finite number, 0 or more")

@@ -1,5 +1,6 @@
 """Checkpoints: a run that was broken off ends as one that was not, and what does not fit is refused."""
 
+import json
 import re
 
 import pytest
@@ -113,7 +114,8 @@ def test_an_interrupt_while_a_checkpoint_is_written_leaves_the_one_before(tmp_pa
 
     def interrupted(tensors, path, metadata):
         save_file(tensors, path, metadata=metadata)
-        if (tmp_path / CHECKPOINT).exists():
+        if json.loads(metadata["progress"])["step"] == 10:
+            path.write_bytes(path.read_bytes()[:100])
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint, "save_file", interrupted)
@@ -142,14 +144,17 @@ class Odd(torch.optim.Optimizer):
                 if not state:
                     wide = torch.zeros(parameter.shape, dtype=torch.float64)
                     state |= {"wide": wide, "count": torch.tensor(0), "calls": 0, "sign": "+", "none": None}
-                    state |= {"past": [wide.clone(), [1.0, 2]], "both": {1: torch.zeros(()), "1": (3,)}}
+                    state |= {
+                        "past": [wide.clone(), [1.0, 2]],
+                        "both": {1: torch.zeros(()), "1": torch.tensor(3.0), "t": (3,)},
+                    }
                     state |= {} if self.more is None else {"more": self.more}
                 state["calls"] += 1
                 state["count"] += 1
                 state["sign"] = {"+": "-", "-": "+"}[state["sign"]]
                 state["wide"].add_(parameter.grad.double() / 3)
                 state["past"] = [state["wide"] + state["past"][0] / 7, [state["past"][1][1], state["calls"]]]
-                state["both"][1] += state["both"]["1"][0]
+                state["both"][1] += state["both"]["1"]
                 factor = {"+": 1.0, "-": 0.5}[state["sign"]] * group["trust"] / (1 + state["count"].item())
                 moved = (state["past"][0] * sum(state["past"][1]) + (state["wide"] * 1e6).frac()).float()
                 parameter.add_(moved + state["both"][1], alpha=-group["lr"] * factor)
@@ -164,6 +169,7 @@ def test_the_state_of_any_optimizer_is_taken_up(tmp_path):
     assert same(unbroken, resumed)
     assert in_words(taken.state_dict()) == in_words(whole.state_dict())
     assert taken.state[resumed[0].weight]["wide"].dtype == torch.float64
+    assert type(taken.state[resumed[0].weight]["both"]["t"]) is tuple
 
 
 @pytest.mark.parametrize(
@@ -200,3 +206,9 @@ def test_who_asks_for_less_than_there_is_gets_what_there_is(tmp_path):
     history = fit(network(), stop_at=5, checkpoint_dir=tmp_path, on_step=lambda step, model: seen.append(step))
     assert len(history.records) == 9
     assert seen == [9]  # the step that the model has reached
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fit(network(), stop_at=1, checkpoint_dir="~/runs")
+    assert (tmp_path / "runs" / CHECKPOINT).exists()

@@ -206,7 +206,8 @@ def test_words_are_the_same_in_each_process():
         assert in_words(of_the_script) == "weighted_loss"
     assert in_words(torch.tensor(0.5)) == in_words(np.float64(0.5)) == in_words(0.5) == "0.5"
     assert in_words(torch.zeros(3)) != in_words(torch.ones(3)) != in_words(torch.ones(1, 3))
-    assert in_words(np.array(["a", {"x", "y"}], dtype=object)) == in_words(np.array(["a", {"y", "x"}], dtype=object))
+    sets = [np.array(["a", entry], dtype=object) for entry in ({"x", "y"}, {"y", "x"}, {"z"})]
+    assert in_words(sets[0]) == in_words(sets[1]) != in_words(sets[2])
 
 
 def test_a_fingerprint_sees_each_bit_and_the_form():

@@ -194,6 +194,12 @@ def test_what_the_optimizer_has_not_neither_counts_nor_piles_up():
     assert same(part, frozen)
     assert history.records == same_history.records
     assert torch.equal(part[0].weight, network()[0].weight)
+    once, often = network().eval(), network().eval()
+    for model, steps in ((once, 1), (often, 5)):
+        still = torch.optim.SGD(model[3].parameters(), lr=0.0)
+        model[2].p = 0.0
+        fit(model, optimizer=still, batches=lambda step: data(), steps=steps, schedule=None)
+    assert torch.equal(once[0].weight.grad, often[0].weight.grad)
 
 
 def test_gradients_that_were_there_before_do_not_count():
