@@ -54,6 +54,12 @@ class Study:
     run: Callable[[Config, int, int | None], Outcome]
     seeds: int = 3
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for arms whose files of tensors would be one: spaces become hyphens there."""
+        files = [name.replace(" ", "-") for name in self.arms]
+        if twice := sorted({name for name in files if files.count(name) > 1}):
+            raise ValueError(f"arms: more than one has the file name {', '.join(twice)}")
+
 
 def thinned(history: History) -> dict[str, list[float]]:
     """The loss of the first 20 steps and of every tenth after: enough for a picture and for the re-run test."""

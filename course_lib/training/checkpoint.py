@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from course_lib.checks import kind_of
 from course_lib.paths import whole_or_nothing
 from course_lib.training.identity import differences, fingerprint
-from course_lib.training.packing import pack, placed, unpack
+from course_lib.training.packing import pack, placed, plain, unpack
 
 CHECKPOINT = "checkpoint.safetensors"
 NUMBERS = Tensor | bool | int | float
@@ -78,11 +78,9 @@ def save_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     """Write weights, optimizer state and progress to `path`, replacing what was there in one step."""
     packed, tensors = state_of(optimizer)
     tensors |= {f"model.{name}": tensor for name, tensor in weights_of(model).items()}
-    # safetensors refuses tensors that share memory (tied weights) and views: give it plain copies.
-    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     header = vars(progress) | {"optimizer": packed}
     with whole_or_nothing(path) as temporary:
-        save_file(plain, temporary, metadata={"progress": json.dumps(header)})
+        save_file(plain(tensors), temporary, metadata={"progress": json.dumps(header)})
 
 
 def find_checkpoint(

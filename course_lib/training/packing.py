@@ -43,6 +43,11 @@ def unpack(packed: Any, tensors: dict[str, Tensor]) -> Any:
     return packed
 
 
+def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU: safetensors refuses views, and tensors that share memory (tied weights)."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
 def placed(value: Any, like: Any) -> Any:
     """`value`, with each tensor in it on the device of the one that stands at its place in `like`."""
     if isinstance(value, Tensor):
