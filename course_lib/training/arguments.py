@@ -39,6 +39,8 @@ def check_functions(**functions: object) -> None:
 
 def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError for an optimizer that cannot train `model` in this loop, or trains nothing of it."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is a {kind_of(model)}; needed is a module")
     name = type(optimizer).__name__
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer is a {name}; needed is one of torch.optim")

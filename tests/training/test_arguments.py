@@ -70,6 +70,12 @@ def test_an_optimizer_that_cannot_train_here_is_refused_in_words(make, words):
     assert same(model, network())
 
 
+def test_a_model_that_is_none_is_refused_in_words():
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="model is a type; needed is a module"):
+        fit(torch.nn.Linear, optimizer=optimizer)
+
+
 @pytest.mark.parametrize("name", ["batches", "loss_fn", "schedule", "on_step"])
 def test_what_is_no_function_is_refused_in_words(name):
     """A DataLoader for the batches is the usual case."""

@@ -124,6 +124,7 @@ CHANGES = {
     r"model\.n_heads was 2, is 4": {"model": lambda: Heads(4)},
     r"model\.layers\.1\.p was 0\.1, is 0\.2": {"model": lambda: with_dropout(0.2)},
     r"model\.config\.width was 8, is 9": {"model": lambda: Heads(config=Sizes(9))},
+    r"model\.config was None, is \{'n_heads': 4\}": {"model": lambda: Heads(config=SimpleNamespace(n_heads=4))},
     r"model\.act was torch.*relu, is torch.*tanh": {"model": lambda: Heads(act=torch.tanh)},
     r"params\.1 was layers\.0\.bias, is layers\.0\.bias \(frozen\)": {"model": partly_frozen},
     r"params\.0 was layers\.0\.weight, is layers\.2\.bias": {"optimizer": reordered},
@@ -154,7 +155,8 @@ def test_what_changes_the_numbers_is_refused(tmp_path, words):
 
 def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     heads_run(tmp_path, stop_at=5)
-    monkeypatch.setattr(loop, "processes", lambda: SimpleNamespace(num_processes=2))
+    own = loop.identity
+    monkeypatch.setattr(loop, "identity", lambda *known, **settings: own(*known, **settings | {"processes": 2}))
     with pytest.raises(ValueError, match="processes was 1, is 2"):
         heads_run(tmp_path)
 
