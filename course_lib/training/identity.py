@@ -58,13 +58,15 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def settings_of(thing: Any) -> dict[str, Any]:
     """The class of a module or config, and its attributes that are named like arguments of its constructor, in words.
 
-    A config (dataclass) among them is taken apart in its turn.
+    A config (dataclass) among them is taken apart in its turn. A module without any, such as nn.LSTM, says its own.
     """
     kept = getattr(thing, "__dict__", {})
     if _is_config(thing):
         kept = {field.name: getattr(thing, field.name) for field in fields(thing)}
     own = {name: kept[name] for name in inspect.signature(type(thing).__init__).parameters if name in kept}
     words = {name: settings_of(value) if _is_config(value) else in_words(value) for name, value in own.items()}
+    if not words and isinstance(thing, nn.Module):
+        words = {"settings": thing.extra_repr()}
     return {"class": type(thing).__name__} | words
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from course_lib.corpora import shuffled_batches
 from course_lib.training import classification_loss, cosine, linear, loop
 from course_lib.training.checkpoint import CHECKPOINT
-from course_lib.training.identity import fingerprint, in_words
+from course_lib.training.identity import differences, fingerprint, in_words, settings_of
 from tests.training.toy import data, fit, network, same
 
 
@@ -210,6 +210,11 @@ def test_words_are_the_same_in_each_process():
     assert in_words(torch.zeros(3)) != in_words(torch.ones(3)) != in_words(torch.ones(1, 3))
     sets = [np.array(["a", entry], dtype=object) for entry in ({"x", "y"}, {"y", "x"}, {"z"})]
     assert in_words(sets[0]) == in_words(sets[1]) != in_words(sets[2])
+
+
+def test_a_module_whose_constructor_names_nothing_is_asked():
+    one, two = (settings_of(nn.LSTM(3, 4, 2, dropout=p)) for p in (0.0, 0.5))
+    assert differences(one, two) == "settings was 3, 4, num_layers=2, is 3, 4, num_layers=2, dropout=0.5"
 
 
 def test_a_fingerprint_sees_each_bit_and_the_form():
