@@ -16,9 +16,10 @@ def check_settings(
     if not isinstance(seed, Integral):
         raise ValueError(f"seed={seed!r}; an integer is needed")
     check_at_least("steps", steps, 1)
-    check_sizes(checkpoint_every=checkpoint_every, stop_at=stop_at)
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm={clip_norm}; it must be above 0, or None for no clipping")
+    check_at_least("checkpoint_every", checkpoint_every, 1)
+    check_sizes(stop_at=stop_at)
+    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
+        raise ValueError(f"clip_norm={clip_norm!r}; it must be a number above 0, or None for no clipping")
     check_choice("mixed_precision", mixed_precision, ("no", "bf16"))
 
 
@@ -39,6 +40,8 @@ def check_functions(**functions: object) -> None:
 
 def check_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Raise ValueError for an optimizer that cannot train `model` in this loop, or trains nothing of it."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is a {kind_of(model)}; needed is a module")
     name = type(optimizer).__name__
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(f"optimizer is a {name}; needed is one of torch.optim")

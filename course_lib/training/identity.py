@@ -3,11 +3,13 @@
 import hashlib
 import inspect
 import math
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import partial
 from numbers import Number
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,8 @@ def identity(model: nn.Module, optimizer: torch.optim.Optimizer, loss_fn: Callab
     """What must be equal for one run to go on with the checkpoint of another; first weights need not be.
 
     Of each module its class and settings; of each of the optimizer's groups its values and its parameters, in order,
-    with those that are frozen; which function the loss is. What happens inside of a function is not known, nor what a
-    module keeps in other attributes than `settings_of` says.
+    with those that are frozen; which function the loss is. What functions and other objects hold inside is not known,
+    nor what a module keeps in other attributes than `settings_of` says. A seed that a config names is compared.
     """
     names = {parameter: name for name, parameter in model.named_parameters()}  # a tied one has its first name
     groups = []
@@ -56,11 +58,15 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 def settings_of(thing: Any) -> dict[str, Any]:
     """The class of a module or config, and its attributes that are named like arguments of its constructor, in words.
 
-    A config (dataclass) among them is taken apart in its turn.
+    A config (dataclass) among them is taken apart in its turn. A module without any, such as nn.LSTM, says its own.
     """
-    kept = {field.name: getattr(thing, field.name) for field in fields(thing)} if _is_config(thing) else vars(thing)
+    kept = getattr(thing, "__dict__", {})
+    if _is_config(thing):
+        kept = {field.name: getattr(thing, field.name) for field in fields(thing)}
     own = {name: kept[name] for name in inspect.signature(type(thing).__init__).parameters if name in kept}
     words = {name: settings_of(value) if _is_config(value) else in_words(value) for name, value in own.items()}
+    if not words and isinstance(thing, nn.Module):
+        words = {"settings": thing.extra_repr()}
     return {"class": type(thing).__name__} | words
 
 
@@ -79,6 +85,8 @@ def in_words(value: Any) -> str:
             return repr(value)
         case partial():
             return f"{in_words(value.func)}{in_words(value.args)}{in_words(value.keywords)}"
+        case SimpleNamespace() | Namespace():
+            return in_words(vars(value))
         case Mapping():
             return f"{{{', '.join(f'{in_words(key)}: {in_words(entry)}' for key, entry in value.items())}}}"
         case Set():

@@ -93,11 +93,7 @@ def train(
     check_functions(batches=batches, loss_fn=loss_fn, schedule=schedule, on_step=on_step)
     check_optimizer(model, optimizer)
     factor = factors(schedule, steps)
-    run_id = identity(
-        model, optimizer, loss_fn, steps=int(steps), seed=int(seed), mixed_precision=mixed_precision,
-        clip_norm=None if clip_norm is None else float(clip_norm), schedule=seed_of(*map(repr, factor)),
-        processes=processes().num_processes,
-    )  # fmt: skip
+    processes()
     AcceleratorState._reset_state()  # or the precision of the first call in a notebook would hold for all later ones
     accelerator = Accelerator(mixed_precision=mixed_precision)
     cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
@@ -106,9 +102,14 @@ def train(
         _seed(accelerator.device, seed_of(seed, step, accelerator.process_index))
         return batches(step)
 
-    path, saved, first, history = None, None, 0, History()
+    path, run_id, saved, first, history = None, {}, None, 0, History()
     if checkpoint_dir is not None:
         path = Path(checkpoint_dir).expanduser() / CHECKPOINT
+        run_id = identity(
+            model, optimizer, loss_fn, steps=int(steps), seed=int(seed), schedule=seed_of(*map(repr, factor)),
+            clip_norm=None if clip_norm is None else float(clip_norm), mixed_precision=mixed_precision,
+            processes=accelerator.num_processes,
+        )  # fmt: skip
         with torch.random.fork_rng(cuda):
             saved = find_checkpoint(path, model, run_id, draw)
     if saved is not None:

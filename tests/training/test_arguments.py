@@ -18,7 +18,9 @@ from tests.training.toy import data, fit, network, same
         ({"steps": 0}, "steps=0"),
         ({"stop_at": -3}, "stop_at=-3"),
         ({"clip_norm": 0.0}, "clip_norm=0"),
+        ({"clip_norm": "1"}, "clip_norm='1'; it must be a number above 0"),
         ({"checkpoint_every": 0}, "checkpoint_every=0"),
+        ({"checkpoint_every": None}, "checkpoint_every=None"),
         ({"mixed_precision": "fp16"}, "mixed_precision='fp16'"),
         ({"seed": 1.5}, "seed=1.5; an integer"),
         ({"steps": 2.5}, "steps=2.5; it must be 1 or more, a whole number"),
@@ -68,6 +70,12 @@ def test_an_optimizer_that_cannot_train_here_is_refused_in_words(make, words):
     with pytest.raises(ValueError, match=f"optimizer{words}"):
         fit(model, optimizer=make(model))
     assert same(model, network())
+
+
+def test_a_model_that_is_none_is_refused_in_words():
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="model is a type; needed is a module"):
+        fit(torch.nn.Linear, optimizer=optimizer)
 
 
 @pytest.mark.parametrize("name", ["batches", "loss_fn", "schedule", "on_step"])

@@ -13,7 +13,7 @@ from torch import nn
 from course_lib.corpora import shuffled_batches
 from course_lib.training import classification_loss, cosine, linear, loop
 from course_lib.training.checkpoint import CHECKPOINT
-from course_lib.training.identity import fingerprint, in_words
+from course_lib.training.identity import differences, fingerprint, in_words, settings_of
 from tests.training.toy import data, fit, network, same
 
 
@@ -124,6 +124,7 @@ CHANGES = {
     r"model\.n_heads was 2, is 4": {"model": lambda: Heads(4)},
     r"model\.layers\.1\.p was 0\.1, is 0\.2": {"model": lambda: with_dropout(0.2)},
     r"model\.config\.width was 8, is 9": {"model": lambda: Heads(config=Sizes(9))},
+    r"model\.config was None, is \{'n_heads': 4\}": {"model": lambda: Heads(config=SimpleNamespace(n_heads=4))},
     r"model\.act was torch.*relu, is torch.*tanh": {"model": lambda: Heads(act=torch.tanh)},
     r"params\.1 was layers\.0\.bias, is layers\.0\.bias \(frozen\)": {"model": partly_frozen},
     r"params\.0 was layers\.0\.weight, is layers\.2\.bias": {"optimizer": reordered},
@@ -154,7 +155,8 @@ def test_what_changes_the_numbers_is_refused(tmp_path, words):
 
 def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     heads_run(tmp_path, stop_at=5)
-    monkeypatch.setattr(loop, "processes", lambda: SimpleNamespace(num_processes=2))
+    own = loop.identity
+    monkeypatch.setattr(loop, "identity", lambda *known, **settings: own(*known, **settings | {"processes": 2}))
     with pytest.raises(ValueError, match="processes was 1, is 2"):
         heads_run(tmp_path)
 
@@ -208,6 +210,11 @@ def test_words_are_the_same_in_each_process():
     assert in_words(torch.zeros(3)) != in_words(torch.ones(3)) != in_words(torch.ones(1, 3))
     sets = [np.array(["a", entry], dtype=object) for entry in ({"x", "y"}, {"y", "x"}, {"z"})]
     assert in_words(sets[0]) == in_words(sets[1]) != in_words(sets[2])
+
+
+def test_a_module_whose_constructor_names_nothing_is_asked():
+    one, two = (settings_of(nn.LSTM(3, 4, 2, dropout=p)) for p in (0.0, 0.5))
+    assert differences(one, two) == "settings was 3, 4, num_layers=2, is 3, 4, num_layers=2, dropout=0.5"
 
 
 def test_a_fingerprint_sees_each_bit_and_the_form():
