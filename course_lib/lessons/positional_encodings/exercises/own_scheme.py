@@ -13,9 +13,9 @@ from course_lib.attention import with_attention
 from course_lib.checks import check_at_least
 from course_lib.evaluation import future_leak, next_token_losses, perplexity
 from course_lib.exercises import Wrong, call, checker, expect_kind, learners_code
-from course_lib.experiments.language import next_token_loss, optimise, windows
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import Position
+from course_lib.training import next_token_loss, optimise, windows
 
 WIDTH, HEADS, READ, TRAINED = 64, 4, 512, 128
 SIZES = PythiaConfig(max_positions=READ, d_model=WIDTH, n_heads=HEADS, n_layers=2, position="none")
