@@ -60,7 +60,7 @@ def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     names = norm_names(model)
     parameter = next(model.parameters())
     with record(model, names, inputs=True) as seen:
-        model(images.to(parameter.device))
+        model(images.to(parameter))  # its device and type
     density, gain, bias, spread, distinct = [], [], [], [], []
     for name in names:
         norm = model.get_submodule(name)

@@ -11,9 +11,10 @@ from course_lib.checks import check_at_least, check_token_ids, kind_of
 def next_token_losses(model: nn.Module, windows: Tensor, batch_size: int = 8) -> Tensor:
     """Loss -log p(token | those before it), in nats, of each token but a window's first.
 
-    windows (N, T) of token ids -> (N, T - 1) float32, on the windows' device. `model` maps ids (B, T) to logits
-    (B, T, V) and is used as it is: put it in eval mode. Raises ValueError for other shapes, windows of one token, ids
-    that are not int64 or int32, or (on a CPU) not in the vocabulary, and a batch_size below 1.
+    windows (N, T) of token ids -> (N, T - 1) float32, on the windows' device. All tokens count, padding too: cut
+    windows that have none, as `corpora.token_windows` does. `model` maps ids (B, T) to logits (B, T, V) and is used as
+    it is: put it in eval mode. Raises ValueError for other shapes, windows of one token, ids that are not int64 or
+    int32, or (on a CPU) not in the vocabulary, and a batch_size below 1.
     """
     check_token_ids("windows", windows)
     if windows.ndim != 2 or windows.shape[1] < 2:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from course_lib import corpora, positions
 from course_lib.attention import with_attention
+from course_lib.checks import check_at_least
 from course_lib.evaluation import future_leak, next_token_losses, perplexity
 from course_lib.exercises import Wrong, call, checker, expect_kind, learners_code
 from course_lib.models.pythia import Pythia, PythiaConfig
@@ -175,8 +176,7 @@ def scheme(fn: Scheme, steps: int = 150) -> str:
 
     Two small Pythias are trained for `steps` steps on 128 tokens, one with it and one without any scheme.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps}; it must be at least 1")
+    check_at_least("steps", steps, 1)
     mine = copy.deepcopy(_built(fn)).eval()
     with learners_code("The check of your scheme"):
         _expect_hooks(mine)
