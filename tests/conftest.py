@@ -1,6 +1,9 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, in which order files are run, and what a test may cost."""
 
+import gc
 import importlib.util
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,11 +14,43 @@ from torch import nn
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[1]
+# Seconds of processor time. Marked "slow" is what takes more than 1 on the machine that this was written on; another
+# machine, and what runs beside, may make it five times as much.
+MOST_UNMARKED = 5.0
 
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tidied() -> Iterator[None]:
+    """What a file leaves in memory, such as data sets, is not searched by every later collection of garbage."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first: begun last, they would keep one process busy when the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that makes `make unit` slow fails, unless it is marked."""
+    before = _processor_seconds()
+    yield
+    spent = _processor_seconds() - before
+    marked = any(item.get_closest_marker(name) for name in ("slow", "browser"))
+    assert marked or spent < MOST_UNMARKED, f"{spent:.1f} s of processor time: mark it with pytest.mark.slow"
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The mixture: equal amounts, and the splits of its parts."""
 
 import hashlib
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -9,21 +10,25 @@ from course_lib import corpora, tokenization
 from course_lib.corpora.documents import shared_shingles
 from course_lib.corpora.mixture import _shortened
 
-PARTS = {split: corpora.mixture(split) for split in corpora.SPLITS}
 TOKENIZER = tokenization.load("mixture-4k")
 PROSE = {"code": "python_code", "glosses": "glosses", "english": "speeches", "japanese": "neko"}
+
+
+@cache
+def part(split):
+    return corpora.mixture(split)
 
 
 def of_kind(split, kind):
     """The mixture's documents of one kind."""
     number = corpora.MIXTURE_KINDS.index(kind)
-    rows = PARTS[split]
+    rows = part(split)
     return [text for k, text in zip(rows["kind"], rows["text"], strict=True) if k == number]
 
 
 @pytest.mark.parametrize("split", corpora.SPLITS)
 def test_kinds_have_equal_amounts(split):
-    assert PARTS[split].features["kind"].names == list(corpora.MIXTURE_KINDS)
+    assert part(split).features["kind"].names == list(corpora.MIXTURE_KINDS)
     size = 180_000 if split == "train" else 18_000
     for kind in corpora.MIXTURE_KINDS:
         tokens = sum(len(TOKENIZER.encode(text, end=True)) for text in of_kind(split, kind))
@@ -59,8 +64,8 @@ def test_sheets_are_problems_of_four_levels_of_the_same_split(split, kind):
 
 @pytest.mark.parametrize("held_out", ["validation", "test"])
 def test_nothing_leaks_from_the_mixture_or_into_it(held_out):
-    train = set(PARTS["train"]["text"])
-    assert not train & set(PARTS[held_out]["text"])
+    train = set(part("train")["text"])
+    assert not train & set(part(held_out)["text"])
     for kind, name in PROSE.items():
         assert shared_shingles(of_kind("train", kind), getattr(corpora, name)(held_out)["text"]) < 0.01
     for kind in ("arithmetic", "logic"):
@@ -69,14 +74,14 @@ def test_nothing_leaks_from_the_mixture_or_into_it(held_out):
 
 
 def test_kinds_are_shuffled():
-    kinds = PARTS["test"]["kind"][:]
+    kinds = part("test")["kind"][:]
     changes = sum(a != b for a, b in pairwise(kinds))
     assert changes > 50
 
 
 def test_the_mixture_never_changes_silently():
     """Its vocabulary was trained on it, and so are recorded models."""
-    digest = hashlib.sha256("\0".join(PARTS["test"]["text"]).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join(part("test")["text"]).encode()).hexdigest()
     assert digest[:16] == "a5ec6273d68105ad"
 
 
