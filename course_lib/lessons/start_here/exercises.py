@@ -25,40 +25,30 @@ def _of_next(values: Tensor, ids: Tensor) -> Tensor:
 
 
 NEXT_TOKEN_LOSS: Mistakes = {
-    "You compare the logits of a token with that same token. They are a guess at the *next* one: shift by one.": (
-        lambda logits, ids: F.cross_entropy(logits, ids)
-    ),
-    "You shift the wrong way: the logits at t guess ids[t + 1], not ids[t - 1].": (
-        lambda logits, ids: F.cross_entropy(logits[1:], ids[:-1])
-    ),
-    "The last logits have no next token: yours are compared with the first one. Leave them out.": (
-        lambda logits, ids: F.cross_entropy(logits, ids.roll(-1))
-    ),
+    "You compare the logits of a token with that same token. They are a guess at the *next* one: shift by one.":
+        lambda logits, ids: F.cross_entropy(logits, ids),
+    "You shift the wrong way: the logits at t guess ids[t + 1], not ids[t - 1].":
+        lambda logits, ids: F.cross_entropy(logits[1:], ids[:-1]),
+    "The last logits have no next token: yours are compared with the first one. Leave them out.":
+        lambda logits, ids: F.cross_entropy(logits, ids.roll(-1)),
     "The minus sign is missing: a loss is -log p.": lambda logits, ids: -_right(logits, ids),
-    "You add the losses up. Take their mean, or a longer text costs more.": (
-        lambda logits, ids: F.cross_entropy(logits[:-1], ids[1:], reduction="sum")
-    ),
-    "You divide by T. There are T - 1 next tokens.": (
-        lambda logits, ids: F.cross_entropy(logits[:-1], ids[1:], reduction="sum") / len(ids)
-    ),
-    "Your logarithm has base 2: that is a loss in bits. Nats are asked for, the natural logarithm.": (
-        lambda logits, ids: _right(logits, ids) / math.log(2)
-    ),
-    "Your softmax runs over the positions. It runs over the vocabulary: the last axis.": (
-        lambda logits, ids: -_of_next(logits.log_softmax(0), ids).mean()
-    ),
-    "You take the columns ids[1:] of every row. Row t goes with the one column ids[t + 1]: see the hint.": (
-        lambda logits, ids: -logits.log_softmax(-1)[:-1][:, ids[1:]].mean()
-    ),
-    "Your logarithm has base 10. Nats are asked for, the natural logarithm.": (
-        lambda logits, ids: _right(logits, ids) / math.log(10)
-    ),
+    "You add the losses up. Take their mean, or a longer text costs more.":
+        lambda logits, ids: F.cross_entropy(logits[:-1], ids[1:], reduction="sum"),
+    "You divide by T. There are T - 1 next tokens.":
+        lambda logits, ids: F.cross_entropy(logits[:-1], ids[1:], reduction="sum") / len(ids),
+    "Your logarithm has base 2: that is a loss in bits. Nats are asked for, the natural logarithm.":
+        lambda logits, ids: _right(logits, ids) / math.log(2),
+    "Your softmax runs over the positions. It runs over the vocabulary: the last axis.":
+        lambda logits, ids: -_of_next(logits.log_softmax(0), ids).mean(),
+    "You take the columns ids[1:] of every row. Row t goes with the one column ids[t + 1]: see the hint.":
+        lambda logits, ids: -logits.log_softmax(-1)[:-1][:, ids[1:]].mean(),
+    "Your logarithm has base 10. Nats are asked for, the natural logarithm.":
+        lambda logits, ids: _right(logits, ids) / math.log(10),
     "That is -mean(p), without the logarithm.": lambda logits, ids: -_of_next(logits.softmax(-1), ids).mean(),
-    "You take the logits for log p. First the log-softmax over the vocabulary.": (
-        lambda logits, ids: -_of_next(logits, ids).mean()
-    ),
+    "You take the logits for log p. First the log-softmax over the vocabulary.":
+        lambda logits, ids: -_of_next(logits, ids).mean(),
     "That is the perplexity. The loss is its logarithm.": lambda logits, ids: _right(logits, ids).exp(),
-}
+}  # fmt: skip
 
 
 @checker
