@@ -138,11 +138,11 @@ Part = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 def _gradients(
     grad: Tensor, x: Tensor, weight: Tensor, eps: float, *,
-    grad_x: Part = lambda grad, x, x_hat, g, s: s * (g - _mean(g) - x_hat * _mean(g * x_hat)),
-    grad_weight: Part = lambda grad, x, x_hat, g, s: (grad * x_hat).sum(0),
-    grad_bias: Part = lambda grad, x, x_hat, g, s: grad.sum(0),
+    grad_x: Part = lambda grad, x, h, g, s: s * (g - _mean(g) - h * _mean(g * h)),
+    grad_weight: Part = lambda grad, x, h, g, s: (grad * h).sum(0),
+    grad_bias: Part = lambda grad, x, h, g, s: grad.sum(0),
 ) -> Gradients:  # fmt: skip
-    """Those of x, weight and bias, each by a formula that can be changed: g is grad * weight, s is 1 / sqrt(...)."""
+    """Those of x, weight and bias, each by a formula that can be changed: h is x_hat, g grad * weight, s 1 / sqrt(...)."""
     s = (_variance(x) + eps).rsqrt()
     known = grad, x, _centred(x) * s, grad * weight, s
     return grad_x(*known), grad_weight(*known), grad_bias(*known)
@@ -150,31 +150,31 @@ def _gradients(
 
 LAYER_NORM_BACKWARD: Mistakes = {
     "grad_x lacks the path through the mean.":
-        partial(_gradients, grad_x=lambda grad, x, x_hat, g, s: s * (g - x_hat * _mean(g * x_hat))),
+        partial(_gradients, grad_x=lambda grad, x, h, g, s: s * (g - h * _mean(g * h))),
     "grad_x lacks the path through the variance.":
-        partial(_gradients, grad_x=lambda grad, x, x_hat, g, s: s * (g - _mean(g))),
+        partial(_gradients, grad_x=lambda grad, x, h, g, s: s * (g - _mean(g))),
     "grad_x lacks both indirect paths, through mean and variance.":
-        partial(_gradients, grad_x=lambda grad, x, x_hat, g, s: s * g),
+        partial(_gradients, grad_x=lambda grad, x, h, g, s: s * g),
     "grad_x lacks the factor 1 / sqrt(variance + eps).":
-        partial(_gradients, grad_x=lambda grad, x, x_hat, g, s: g - _mean(g) - x_hat * _mean(g * x_hat)),
+        partial(_gradients, grad_x=lambda grad, x, h, g, s: g - _mean(g) - h * _mean(g * h)),
     "grad_x lacks the gain: use g = grad * weight everywhere.":
-        partial(_gradients, grad_x=lambda grad, x, x_hat, g, s: s * (grad - _mean(grad) - x_hat * _mean(grad * x_hat))),
+        partial(_gradients, grad_x=lambda grad, x, h, g, s: s * (grad - _mean(grad) - h * _mean(grad * h))),
     "grad_x has the wrong sign before the term of the variance.":
-        partial(_gradients, grad_x=lambda grad, x, x_hat, g, s: s * (g - _mean(g) + x_hat * _mean(g * x_hat))),
+        partial(_gradients, grad_x=lambda grad, x, h, g, s: s * (g - _mean(g) + h * _mean(g * h))),
     "grad_x has a term of the variance that is the same for the whole row; it must point along x_hat.":
-        partial(_gradients, grad_x=lambda grad, x, x_hat, g, s: s * (g - _mean(g) - _mean(g * x_hat))),
+        partial(_gradients, grad_x=lambda grad, x, h, g, s: s * (g - _mean(g) - _mean(g * h))),
     "grad_x sums where it should average over the row.":
-        partial(_gradients, grad_x=lambda grad, x, x_hat, g, s: s * (g - WIDTH * (_mean(g) + x_hat * _mean(g * x_hat)))),
+        partial(_gradients, grad_x=lambda grad, x, h, g, s: s * (g - WIDTH * (_mean(g) + h * _mean(g * h)))),
     "grad_weight uses x; the gain multiplies x_hat.":
-        partial(_gradients, grad_weight=lambda grad, x, x_hat, g, s: (grad * x).sum(0)),
+        partial(_gradients, grad_weight=lambda grad, x, h, g, s: (grad * x).sum(0)),
     "grad_weight averages over the rows; every row adds its part: sum.":
-        partial(_gradients, grad_weight=lambda grad, x, x_hat, g, s: (grad * x_hat).mean(0)),
+        partial(_gradients, grad_weight=lambda grad, x, h, g, s: (grad * h).mean(0)),
     "grad_weight has the gain in it; the gain does not act on its own gradient.":
-        partial(_gradients, grad_weight=lambda grad, x, x_hat, g, s: (g * x_hat).sum(0)),
+        partial(_gradients, grad_weight=lambda grad, x, h, g, s: (g * h).sum(0)),
     "grad_bias averages over the rows; every row adds its part: sum.":
-        partial(_gradients, grad_bias=lambda grad, x, x_hat, g, s: grad.mean(0)),
+        partial(_gradients, grad_bias=lambda grad, x, h, g, s: grad.mean(0)),
     "grad_bias has the gain in it; the bias comes after the gain.":
-        partial(_gradients, grad_bias=lambda grad, x, x_hat, g, s: g.sum(0)),
+        partial(_gradients, grad_bias=lambda grad, x, h, g, s: g.sum(0)),
 }  # fmt: skip
 
 
