@@ -142,7 +142,7 @@ def _gradients(
     grad_weight: Part = lambda grad, x, h, g, s: (grad * h).sum(0),
     grad_bias: Part = lambda grad, x, h, g, s: grad.sum(0),
 ) -> Gradients:  # fmt: skip
-    """Those of x, weight and bias, each by a formula that can be changed: h is x_hat, g grad * weight, s 1 / sqrt(...)."""
+    """Of x, weight and bias, each by a formula that may be changed; h is x_hat, g grad * weight, s 1 / sqrt(...)."""
     s = (_variance(x) + eps).rsqrt()
     known = grad, x, _centred(x) * s, grad * weight, s
     return grad_x(*known), grad_weight(*known), grad_bias(*known)
