@@ -2,18 +2,18 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import attention as library
 from course_lib.attention import with_attention
-from course_lib.attention.arguments import AttentionFn, prepare
+from course_lib.attention.arguments import AttentionFn, Mask, prepare
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
 from course_lib.exercises.mistakes import Mistakes, expect_by
 from course_lib.models.lookup import Lookup, LookupBatch
+from course_lib.positions import Position
 
 B, H, T, S, D, DV = 2, 3, 4, 6, 8, 5  # all different, so that a wrong axis shows
 
@@ -195,8 +195,9 @@ def as_attention_fn(fn: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor
     """The learner's `fn(q, k, v, allowed)` as an AttentionFn; ValueError for a scale or a position with a bias."""
 
     def attend(
-        q: Tensor, k: Tensor, v: Tensor, *, mask: Any = None, key_mask: Tensor | None = None, position: Any = None,
-        q_pos: Tensor | None = None, k_pos: Tensor | None = None, scale: float | None = None,
+        q: Tensor, k: Tensor, v: Tensor, *, mask: Mask | None = None, key_mask: Tensor | None = None,
+        position: Position | None = None, q_pos: Tensor | None = None, k_pos: Tensor | None = None,
+        scale: float | None = None,
     ) -> Tensor:  # fmt: skip
         ready = prepare(q, k, v, mask, key_mask, position, q_pos, k_pos)
         if scale is not None or ready.bias is not None or ready.score is not None:
