@@ -20,7 +20,6 @@ from course_lib.models.gpt2 import GPT2
 
 B, T, HEADS, WIDTH = 2, 5, 3, 4
 C = HEADS * WIDTH
-FUTURE = torch.full((T, T), -torch.inf).triu(1)  # added to scores
 Layer = Callable[[Tensor], Tensor]
 
 
@@ -80,6 +79,10 @@ def _scores(q: Tensor, k: Tensor) -> Tensor:
     return q @ k.mT / q.shape[-1] ** 0.5
 
 
+def _hide_future(scores: Tensor) -> Tensor:
+    return scores + torch.full_like(scores, -torch.inf).triu(1)
+
+
 def _multi_head(
     x: Tensor, q_proj: Layer, k_proj: Layer, v_proj: Layer, out_proj: Layer, n_heads: int, *,
     split: Callable[[Tensor, int], Tensor] = _split, attend: Callable[..., Tensor] = _causal,
@@ -104,14 +107,14 @@ MULTI_HEAD: Mistakes = {
         partial(_multi_head, attend=lambda q, k, v: _causal(q, k, v, scale=(q.shape[1] * q.shape[-1]) ** -0.5)),
     "The scale 1/sqrt(D) is missing.": partial(_multi_head, attend=partial(_causal, scale=1.0)),
     "Softmax runs over the wrong axis: each query's weights, along a row, must sum to 1.":
-        partial(_multi_head, attend=lambda q, k, v: (_scores(q, k) + FUTURE).softmax(-2) @ v),
+        partial(_multi_head, attend=lambda q, k, v: _hide_future(_scores(q, k)).softmax(-2) @ v),
     "The heads are joined with a reshape alone; (B, H, T, D) needs axes 1 and 2 swapped back first.":
         partial(_multi_head, merge=_joined_alone),
     "The heads are cut with a view alone. Split (B, T, C) as (B, T, H, D), then swap axes 1 and 2.":
         partial(_multi_head, split=_cut_alone),
     "The output projection out_proj is missing.": lambda x, q, k, v, out, n: _multi_head(x, q, k, v, lambda y: y, n),
     "Attention runs over the heads, not over the tokens: it needs (B, H, T, D).":
-        partial(_multi_head, split=lambda x, n: x.unflatten(2, (n, -1)), attend=attention, merge=lambda y: y.flatten(2)),
+        partial(_multi_head, attend=lambda *qkv: attention(*(x.transpose(1, 2) for x in qkv)).transpose(1, 2)),
     "That is one head of width C: split q, k and v into n_heads first.":
         lambda x, q, k, v, out, n: _multi_head(x, q, k, v, out, 1),
     "Queries and keys are swapped: rows are queries.": lambda x, q, k, v, out, n: _multi_head(x, k, q, v, out, n),
