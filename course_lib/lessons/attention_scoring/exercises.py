@@ -73,17 +73,12 @@ def scores(fn: Callable[[Tensor, Tensor], Tensor]) -> str:
     return "Right: one row a query, one column a key, spread about 1."
 
 
-def _scaled(weights: Tensor) -> Tensor:
-    """Divided by the sum of their row, as far as there is one."""
-    return weights / weights.sum(-1, keepdim=True).clamp(min=1e-30)
-
-
 MASKED_SOFTMAX: Mistakes = {  # the first that fits is named: beside a score of 1,000 two of them give zeros
     "Your columns sum to 1, not your rows: softmax over the queries. It runs over the keys, the last axis.":
         lambda x, allowed: x.masked_fill(~allowed, -1e30).softmax(-2) * allowed,
     "Rows sum to 1, but forbidden keys get weight: `allowed` is not used.": lambda x, allowed: x.softmax(-1),
     "What is allowed vanishes beside a forbidden score of 1,000. Mask before the softmax.":
-        lambda x, allowed: _scaled(x.softmax(-1) * allowed),
+        lambda x, allowed: (kept := x.softmax(-1) * allowed) / kept.sum(-1, keepdim=True).clamp(min=1e-30),
     "The mask comes after the softmax: what forbidden keys took is lost, and your rows no longer sum to 1.":
         lambda x, allowed: x.softmax(-1) * allowed,
     "Forbidden scores became 0. exp(0) is 1, so they still get weight. They must become very negative.":
@@ -307,19 +302,17 @@ def _additive(q: Tensor, k: Tensor, w_query: Tensor, w_key: Tensor, w: Tensor) -
     return ((q @ w_query.mT)[:, None] + (k @ w_key.mT)[None]).tanh() @ w
 
 
-ADDITIVE_SCORES: Mistakes = {
+ADDITIVE_SCORES: Mistakes = {  # for (q, k, w_query A, w_key B, w)
     "The tanh is missing. Without it, the part of the query is the same for all keys, and the softmax drops it.":
-        lambda q, k, w_query, w_key, w: ((q @ w_query.mT)[:, None] + (k @ w_key.mT)[None]) @ w,
+        lambda q, k, A, B, w: ((q @ A.mT)[:, None] + (k @ B.mT)[None]) @ w,
     "Two tanh, added: then query and key never meet. First add, then one tanh.":
-        lambda q, k, w_query, w_key, w: ((q @ w_query.mT).tanh()[:, None] + (k @ w_key.mT).tanh()[None]) @ w,
+        lambda q, k, A, B, w: ((q @ A.mT).tanh()[:, None] + (k @ B.mT).tanh()[None]) @ w,
     "You multiply query and key. This score adds them, hence its name.":
-        lambda q, k, w_query, w_key, w: ((q @ w_query.mT)[:, None] * (k @ w_key.mT)[None]).tanh() @ w,
-    "The two matrices are swapped: w_query belongs to q.":
-        lambda q, k, w_query, w_key, w: _additive(q, k, w_key, w_query, w),
+        lambda q, k, A, B, w: ((q @ A.mT)[:, None] * (k @ B.mT)[None]).tanh() @ w,
+    "The two matrices are swapped: w_query belongs to q.": lambda q, k, A, B, w: _additive(q, k, B, A, w),
     "You average over the hidden units; w already weighs them: sum.":
-        lambda q, k, w_query, w_key, w: _additive(q, k, w_query, w_key, w) / len(w),
-    "These are weights already; asked are the scores.":
-        lambda q, k, w_query, w_key, w: _additive(q, k, w_query, w_key, w).softmax(-1),
+        lambda q, k, A, B, w: _additive(q, k, A, B, w) / len(w),
+    "These are weights already; asked are the scores.": lambda q, k, A, B, w: _additive(q, k, A, B, w).softmax(-1),
 }  # fmt: skip
 
 
