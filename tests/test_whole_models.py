@@ -223,6 +223,7 @@ def test_what_does_not_fit_is_said(name, call, words):
     "make",
     [
         lambda: GPT2Config(vocab_size=50.0),
+        lambda: GPT2Config(vocab_size=None),
         lambda: GPT2Config(n_layers=True),
         lambda: GPT2Config(d_model=192.0),
         lambda: PythiaConfig(d_ff=64.0),
