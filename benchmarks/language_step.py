@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from benchmarks.case import Race, Setting
 from benchmarks.cases.training_step import TOLERANCE, Step
 from benchmarks.flops import count_flops
-from course_lib.experiments.language import next_token_loss
 from course_lib.interop import oracle
+from course_lib.training import next_token_loss
 
 SIZES = ("vocab_size", "d_model", "n_heads", "n_layers")
 SETTINGS: list[Setting] = [

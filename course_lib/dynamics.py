@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from course_lib.checks import check_not_negative
 from course_lib.features import record
 from course_lib.norms import LayerNorm, RMSNorm
 
-EDGES = torch.linspace(-5, 5, 101)  # bins of the normalised activations; what lies outside counts in the last bin
+# Bins of the normalised activations; what lies outside counts in the last bin.
+EDGES = torch.linspace(-5, 5, 101, dtype=torch.float32)
 
 
 @dataclass
@@ -58,7 +60,7 @@ def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     names = norm_names(model)
     parameter = next(model.parameters())
     with record(model, names, inputs=True) as seen:
-        model(images.to(parameter.device))
+        model(images.to(parameter))  # its device and type
     density, gain, bias, spread, distinct = [], [], [], [], []
     for name in names:
         norm = model.get_submodule(name)
@@ -69,7 +71,7 @@ def snapshot(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
         gain.append(norm.weight.float().cpu().clone())
         bias.append(torch.full_like(gain[-1], math.nan) if norm.bias is None else norm.bias.float().cpu().clone())
         spread.append(seen[name].float().std().cpu())
-        distinct.append(torch.tensor(float(distinct_rows(x))))
+        distinct.append(torch.tensor(distinct_rows(x), dtype=torch.float32))
     return {
         "density": torch.stack(density),
         "gain": torch.stack(gain),
@@ -88,8 +90,7 @@ def distinct_rows(rows: Tensor, distance: float = 1.0) -> int:
     """
     if rows.ndim != 2:
         raise ValueError(f"rows has shape {tuple(rows.shape)}; needed is (N, C)")
-    if not distance >= 0:
-        raise ValueError(f"distance={distance}; it must be 0 or more")
+    check_not_negative("distance", distance)
     rows = rows[rows.isfinite().all(-1)].cpu()
     near = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") <= distance  # (N, N)
     uncovered, count = torch.ones(len(rows), dtype=torch.bool), 0

@@ -4,25 +4,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from course_lib.checks import check_at_least, check_token_ids, kind_of
+
 
 @torch.no_grad()
 def next_token_losses(model: nn.Module, windows: Tensor, batch_size: int = 8) -> Tensor:
     """Loss -log p(token | those before it), in nats, of each token but a window's first.
 
-    windows (N, T) of token ids -> (N, T - 1) float32, on the windows' device. `model` maps ids (B, T) to logits
-    (B, T, V) and is used as it is: put it in eval mode. Raises ValueError for other shapes, windows of one token, ids
-    that are not int64 or int32, and a batch_size below 1.
+    windows (N, T) of token ids -> (N, T - 1) float32, on the windows' device. All tokens count, padding too: cut
+    windows that have none, as `corpora.token_windows` does. `model` maps ids (B, T) to logits (B, T, V) and is used as
+    it is: put it in eval mode. Raises ValueError for other shapes, windows of one token, ids that are not int64 or
+    int32, or (on a CPU) not in the vocabulary, and a batch_size below 1.
     """
+    check_token_ids("windows", windows)
     if windows.ndim != 2 or windows.shape[1] < 2:
         raise ValueError(f"windows has shape {tuple(windows.shape)}; needed is (N, T) with T of 2 or more")
-    if windows.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"windows has dtype {windows.dtype}; token ids are int64 or int32")
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}; it must be at least 1")
+    check_at_least("batch_size", batch_size, 1)
     losses = []
     for batch in windows.split(batch_size):
-        logits = model(batch[:, :-1]).float()  # (B, T - 1, V)
-        losses.append(F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten().long(), reduction="none"))
+        logits, targets = model(batch[:, :-1]), batch[:, 1:]  # (B, T - 1, V), (B, T - 1)
+        if not isinstance(logits, Tensor) or logits.shape[:-1] != targets.shape:
+            raise ValueError(f"model gives {kind_of(logits)}; needed are logits {(*targets.shape, 'V')}")
+        check_token_ids("windows", targets, logits.shape[-1])  # -100 would be left out, as a loss of 0
+        losses.append(F.cross_entropy(logits.float().flatten(0, 1), targets.flatten().long(), reduction="none"))
     return torch.cat(losses).view(len(windows), windows.shape[1] - 1)
 
 
@@ -31,8 +35,8 @@ def perplexity(losses: Tensor) -> float:
 
     losses of any shape but an empty one, which raises ValueError.
     """
-    if losses.numel() == 0:
-        raise ValueError(f"losses has shape {tuple(losses.shape)}; needed is one or more")
+    if not isinstance(losses, Tensor) or losses.numel() == 0:
+        raise ValueError(f"losses is {kind_of(losses)}; needed is a tensor of one or more")
     return losses.double().mean().exp().item()
 
 
@@ -48,8 +52,9 @@ def future_leak(model: nn.Module, ids: Tensor) -> Tensor:
     modules = model.modules() if isinstance(model, nn.Module) else ()  # a function will do as well
     if any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in modules):
         raise ValueError("model is in training mode: its dropout would look like a leak; call eval() first")
-    if ids.ndim != 1 or len(ids) < 2 or ids.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"ids is {ids.dtype} {tuple(ids.shape)}; needed is int64 or int32 (T,) with T of 2 or more")
+    check_token_ids("ids", ids)
+    if ids.ndim != 1 or len(ids) < 2:
+        raise ValueError(f"ids has shape {tuple(ids.shape)}; needed is (T,) with T of 2 or more")
     rows = ids.expand(len(ids), -1)  # (T, T): one copy for each token that is changed
     changed = rows.clone()
     # The neighbour's id, or where both are equal a smaller or larger one: always a token of the vocabulary.

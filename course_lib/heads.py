@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.attention import MultiHeadAttention
+from course_lib.checks import check_at_least, check_range, check_token_ids, kind_of
 from course_lib.evaluation import next_token_losses
 from course_lib.features import record_attention
 
@@ -34,8 +35,7 @@ def _attention_modules(model: nn.Module) -> dict[str, MultiHeadAttention]:
 def _check(maps: Tensor) -> None:
     fits = isinstance(maps, Tensor) and maps.ndim == 5 and maps.shape[-1] == maps.shape[-2] > 1 and maps.numel() > 0
     if not fits or not maps.is_floating_point() or maps.amin() < 0:
-        got = f"{maps.dtype} {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
-        raise ValueError(f"maps is {got}; needed are weights of 0 or more, (L, B, H, T, T) with T of 2 or more")
+        raise ValueError(f"maps is {kind_of(maps)}; needed are weights of 0 or more, (L, B, H, T, T), T >= 2")
 
 
 def previous_token(maps: Tensor) -> Tensor:
@@ -64,6 +64,7 @@ def on_tokens(maps: Tensor, ids: Tensor, wanted: Sequence[int]) -> Tensor:
     another shape.
     """
     _check(maps)
+    check_token_ids("ids", ids)
     if ids.shape != (maps.shape[1], maps.shape[-1]):
         raise ValueError(f"ids has shape {tuple(ids.shape)}; the maps need {(maps.shape[1], maps.shape[-1])}")
     key = torch.isin(ids, torch.tensor(wanted, device=ids.device))  # (B, T)
@@ -103,13 +104,15 @@ def repeated(length: int, n: int, tokens: Sequence[int], seed: int, start: int) 
     """Sequences for `induction`: `start`, then `length` random tokens twice: (n, 1 + 2 length), int64.
 
     Within a sequence no token comes twice before the repetition, so that nothing but the repetition can be used.
-    Raises ValueError for n below 1, tokens that repeat, and a length below 2 or above their number.
+    Raises ValueError for n below 1, what is no token, tokens that repeat, and a length below 2 or above their number.
     """
-    if n < 1 or len(set(tokens)) < len(tokens):
-        raise ValueError(
-            f"n={n}, tokens: {len(tokens)}, {len(set(tokens))} different; needed are n >= 1, all different"
-        )
-    if not 2 <= length <= len(tokens):
+    check_at_least("n", n, 1)
+    for name, ids in (("tokens", tokens), ("start", (start,))):
+        for i in ids:
+            check_at_least(name, i, 0)
+    if len(set(tokens)) < len(tokens):
+        raise ValueError(f"tokens: {len(tokens)}, {len(set(tokens))} different; needed are all different")
+    if not isinstance(length, int) or not 2 <= length <= len(tokens):
         raise ValueError(f"length={length}; allowed is 2 to {len(tokens)}, the number of tokens")
     generator = torch.Generator().manual_seed(seed)
     pool = torch.tensor(tokens)
@@ -152,8 +155,7 @@ def without_head(model: nn.Module, layer: int, head: int) -> Iterator[None]:
     """
     modules = list(_attention_modules(model).values())
     for name, value, n in (("layer", layer, len(modules)), ("head", head, modules[0].n_heads)):
-        if not 0 <= value < n:
-            raise ValueError(f"{name}={value}; allowed is 0 to {n - 1}")
+        check_range(name, value, 0, n - 1)
     width = modules[layer].head_dim
 
     def silence(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
@@ -175,7 +177,7 @@ def ablation_costs(model: nn.Module, windows: Tensor) -> Tensor:
     """
     modules = list(_attention_modules(model).values())
     whole = next_token_losses(model, windows).mean(1)  # (N,)
-    costs = torch.zeros(len(modules), modules[0].n_heads, len(windows))
+    costs = torch.zeros(len(modules), modules[0].n_heads, len(windows), dtype=whole.dtype)
     for layer, module in enumerate(modules):
         for head in range(module.n_heads):
             with without_head(model, layer, head):

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
+from course_lib.checks import check_above
 from course_lib.norms import LayerNorm, RMSNorm
 
 
@@ -44,8 +45,7 @@ def init_weights(model: nn.Module, seed: int, gain: float = 1.0, gains: Mapping[
     """
     gains = dict(gains or {})
     for name, value in (("gain", gain), *((f"gains[{pattern!r}]", value) for pattern, value in gains.items())):
-        if not value > 0:
-            raise ValueError(f"{name}={value}; it must be above 0")
+        check_above(name, value, 0)
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for pattern in gains:
         if not any(fnmatchcase(name, pattern) for name in linear):

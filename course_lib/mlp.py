@@ -1,41 +1,39 @@
 """The feed-forward part of a transformer block, plain and gated."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.checks import check_at_least, check_choice
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),  # no lambda: a module is pickled with its function
     "silu": F.silu,
 }
 
 
 def activation_fn(name: str) -> Callable[[Tensor], Tensor]:
     """The elementwise function called `name` ("relu", "gelu", "gelu_tanh", "silu"); else ValueError."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation={name!r}; allowed are {', '.join(ACTIVATIONS)}")
+    check_choice("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]
-
-
-def _check_widths(d_model: int, d_ff: int) -> None:
-    for name, value in (("d_model", d_model), ("d_ff", d_ff)):
-        if value < 1:
-            raise ValueError(f"{name}={value}; it must be at least 1")
 
 
 class MLP(nn.Module):
     """Widen, bend, narrow: W2 act(W1 x).
 
-    x (..., C) -> (..., C) with C = d_model; d_ff is the inner width. Raises ValueError for a width below 1 or an
-    unknown activation. Source: Vaswani et al. 2017, section 3.3; GELU: Hendrycks, Gimpel 2016.
+    x (..., C) -> (..., C) with C = d_model; d_ff is the inner width. Raises ValueError for a width that is no whole
+    number of 1 or more, or an unknown activation.
+    Source: Vaswani et al. 2017, section 3.3; GELU: Hendrycks, Gimpel 2016.
     """
 
     def __init__(self, d_model: int, d_ff: int, activation: str = "gelu", bias: bool = True) -> None:
         super().__init__()
-        _check_widths(d_model, d_ff)
+        check_at_least("d_model", d_model, 1)
+        check_at_least("d_ff", d_ff, 1)
         self.act = activation_fn(activation)
         self.up = nn.Linear(d_model, d_ff, bias=bias)
         self.down = nn.Linear(d_ff, d_model, bias=bias)
@@ -55,7 +53,8 @@ class GatedMLP(nn.Module):
 
     def __init__(self, d_model: int, d_ff: int, activation: str = "silu", bias: bool = False) -> None:
         super().__init__()
-        _check_widths(d_model, d_ff)
+        check_at_least("d_model", d_model, 1)
+        check_at_least("d_ff", d_ff, 1)
         self.act = activation_fn(activation)
         self.gate = nn.Linear(d_model, d_ff, bias=bias)
         self.up = nn.Linear(d_model, d_ff, bias=bias)

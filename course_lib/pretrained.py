@@ -11,6 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from course_lib.checks import check_choice
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
@@ -40,8 +41,7 @@ MODELS = {
 
 def origin(name: str) -> Origin:
     """How the weights `name` were made; ValueError names those there are."""
-    if name not in MODELS:
-        raise ValueError(f"name={name!r}; allowed are {', '.join(MODELS)}")
+    check_choice("name", name, MODELS)
     return MODELS[name]
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from course_lib.checks import check_at_least
+
 if TYPE_CHECKING:
     from accelerate import PartialState
 
@@ -50,8 +52,7 @@ def setup(seed: int = 0, profile: str | None = None) -> Run:
     from course_lib import __version__
     from course_lib.viz.plots import use_house_style
 
-    if seed < 0:
-        raise ValueError(f"seed={seed}; it must be 0 or more")
+    check_at_least("seed", seed, 0)
     device = processes().device
     profile = profile or os.environ.get("COURSE_PROFILE") or ("gpu" if device.type == "cuda" else "cpu")
     if profile not in PROFILES:

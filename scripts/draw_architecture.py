@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
 
 MODEL = (
-    Step("Tokenizer", "tokenization.py", "ids\n(B, T)"),
+    Step("Tokenizer", "tokenization/", "ids\n(B, T)"),
     Step("embedding", "models/", "stream\n(B, T, C)"),
     Step("TransformerBlock  × n_layers", "transformer_block.py", "stream\n(B, T, C)"),
     Step("unembedding", "models/", "logits\n(B, T, V)"),

@@ -146,6 +146,10 @@ def test_bad_input_names_itself(folder, monkeypatch):
         runner.overrides(["x"])
     with pytest.raises(ValueError, match="x is given twice"):
         runner.overrides(["x=1", "x=2"])
+    with pytest.raises(ValueError, match=r"'x=\.\./y' holds a '/'"):
+        runner.overrides(["x=../y"])
+    with pytest.raises(ValueError, match=r"arms: more than one has the file name b-c$"):
+        Study("toy", "", "", {"b c": {}, "b-c": {}, "d": {}}, lambda *a: None)
     for number in ("NaN", "[-Infinity]"):
         with pytest.raises(ValueError, match="is not finite"):
             runner.overrides([f"x={number}"])
@@ -290,3 +294,13 @@ def test_a_record_as_a_table():
     assert (row.arm, row.seed, row.params, row.seconds) == tuple(first[name] for name in names)
     assert row.lr == first["config"]["lr"]
     assert row.test_accuracy == first["metrics"]["test_accuracy"]
+    for metric in ("lr", "seed"):
+        clash = {**first, "metrics": {metric: 2}}
+        with pytest.raises(ValueError, match="norm_dynamics: a name stands for two columns of "):
+            as_frame(saved | {"arms": [first, clash]})
+
+
+def test_tensors_that_share_memory_are_kept(folder):
+    study, x = Study("toy", "", "", {"a": {}}, lambda *a: None), torch.arange(6.0)
+    record.add(study, "toy", "a", 0, {}, Outcome(1, {}, {}, {"all": x, "few": x[:2], "turned": x.view(2, 3).T}), 0.1)
+    assert torch.equal(load_tensors("toy", "a")["turned"], x.view(2, 3).T)

@@ -95,6 +95,16 @@ def test_snapshot_holds_what_the_norms_do():
     assert seen["input_std"][0].item() == pytest.approx(net.embed(x).std().item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_snapshot_of_a_model_of_another_type(dtype):
+    """Pictures are float32; what is seen is that of the float32 model, as near as its type allows."""
+    net, x = model(), torch.randn(200, 6)
+    want, got = snapshot(net, x), snapshot(net.to(dtype), x)
+    assert {tensor.dtype for tensor in got.values()} == {torch.float32}
+    assert torch.allclose(got["gain"], want["gain"], atol=0.01)
+    assert torch.allclose(got["input_std"], want["input_std"], rtol=0.02)
+
+
 def test_distinct_rows_counts_what_differs():
     rows = torch.randn(5, 16) * 4
     assert distinct_rows(rows) == 5

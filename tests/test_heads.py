@@ -114,8 +114,8 @@ def test_ablation_ends_after_an_error_and_names_a_wrong_head(model):
     with pytest.raises(ValueError, match="ids"), heads.without_head(model, 0, 0):
         model(ids[0])
     assert torch.equal(model(ids), want)
-    for layer, head in ((2, 0), (0, 3), (-1, 0)):
-        with pytest.raises(ValueError, match=r"(layer|head)=-?\d; allowed"), heads.without_head(model, layer, head):
+    for layer, head in ((2, 0), (0, 3), (-1, 0), (0, 1.0), ("0", 0)):
+        with pytest.raises(ValueError, match=r"(layer|head)=\S+; allowed"), heads.without_head(model, layer, head):
             pass
 
 
@@ -124,9 +124,16 @@ def test_repeated_uses_seed_and_all_tokens():
     assert not torch.equal(rows, heads.repeated(4, 50, range(20), seed=1, start=30))
     assert len(rows[:, 1:].unique()) == 20
     assert heads.repeated(20, 1, range(20), seed=0, start=30).shape == (1, 41)
-    for n, tokens in ((0, range(5)), (1, [5, 5, 6])):
-        with pytest.raises(ValueError, match="all different"):
-            heads.repeated(2, n, tokens, seed=0, start=30)
+    for n, tokens, start, words in (
+        (0, range(5), 30, "n=0; it must be 1 or more, a whole number"),
+        (1.0, range(5), 30, "n=1.0; it must be 1"),
+        (1, [5, 5, 6], 30, "all different"),
+        (1, [5.5, 6.5], 30, "tokens=5.5; it must be 0 or more, a whole number"),
+        (1, [5, -6], 30, "tokens=-6; it must be 0 or more"),
+        (1, [5, 6], -1, "start=-1; it must be 0 or more"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            heads.repeated(2, n, tokens, seed=0, start=start)
 
 
 def test_induction_averages_over_all_of_the_repetition():
@@ -144,6 +151,8 @@ def test_what_is_no_map_is_refused():
             heads.previous_token(wrong)
     with pytest.raises(ValueError, match=r"ids has shape \(2, 9\)"):
         heads.on_tokens(maps, torch.zeros(2, T, dtype=torch.long), [7])
+    with pytest.raises(ValueError, match=r"ids is torch.float32 \(1, 9\); token ids are int64"):
+        heads.on_tokens(maps, torch.zeros(1, T), [7])
     two = torch.cat([maps, maps], 1)
     ids = torch.full((2, T), 7)
     assert heads.on_tokens(two, ids, [7]).item() == pytest.approx((T - 2) / (T - 2))

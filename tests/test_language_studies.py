@@ -6,36 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from course_lib import corpora, pretrained, tokenization
+from course_lib import pretrained
 from course_lib.evaluation import next_token_losses
 from course_lib.experiments import kv_heads, language, load
-from course_lib.models.gpt2 import GPT2, GPT2Config
-from course_lib.training import History
+from course_lib.models.gpt2 import GPT2
+from course_lib.training import History, recipes, windows
 
 TINY = language.Config(
     lr=1e-3, warmup=1, steps=4, batch_size=4, max_positions=16, d_model=16, n_heads=4, n_layers=1, d_ff=16
 )
-
-
-def test_windows_are_of_one_split_and_end_documents():
-    train, held_out = (language.windows(("speeches",), split, 128) for split in ("train", "validation"))
-    assert train.shape[1] == held_out.shape[1] == 129
-    tokenizer = tokenization.load("english-4k")
-    first = tokenizer.encode(corpora.speeches("validation")["text"][0])
-    assert held_out[0].tolist() == first[:129]
-    assert (held_out == tokenization.END).sum() in (len(corpora.speeches("validation")) - 1, 9)
-    seen = {tuple(row.tolist()) for row in train.unfold(1, 64, 8).flatten(0, 1)}
-    assert not any(tuple(row.tolist()) in seen for row in held_out.unfold(1, 64, 8).flatten(0, 1))
-    both = language.windows(("speeches", "sentence_pairs"), "train", 128)
-    assert torch.equal(both[: len(train) - 1], train[:-1])
-    assert len(both) > 1.8 * len(train)
-
-
-def test_loss_is_of_the_next_token():
-    model = GPT2(language.model_config(TINY, 0)).eval()
-    windows = torch.randint(4000, (3, 17))
-    loss, _ = language.next_token_loss(model, (windows,))
-    assert loss.item() == pytest.approx(next_token_losses(model, windows).mean().item(), rel=1e-5)
 
 
 def test_the_model_of_an_arm_has_its_fields_and_seed():
@@ -50,12 +29,12 @@ def test_fit_sees_the_training_split_and_its_settings(monkeypatch):
         asked.update(options, batch=batches(0)[0], groups=optimizer.param_groups)
         return History([])
 
-    monkeypatch.setattr(language, "train", train)
+    monkeypatch.setattr(recipes, "train", train)
     model, batches = GPT2(language.model_config(TINY, 0)), []
     for seed in (5, 6):
         language.fit(model, TINY, seed, stop_at=3)
         batches.append(asked["batch"])
-    known = {tuple(row.tolist()) for row in language.windows(("speeches",), "train", 16)}
+    known = {tuple(row.tolist()) for row in windows(("speeches",), "train", 16)}
     assert all(tuple(row.tolist()) in known for row in batches[0])
     assert not torch.equal(*batches)
     assert (asked["seed"], asked["steps"], asked["stop_at"]) == (6, 4, 3)
@@ -74,31 +53,12 @@ def test_the_final_loss_is_the_mean_of_the_last_twenty(monkeypatch):
     assert metrics == {"diverged": 0.0, "final_loss": pytest.approx(9.5), "validation_loss": 2.0}
 
 
-def test_windows_are_a_copy_and_name_what_is_unknown():
-    language.windows(("speeches",), "validation", 16).zero_()
-    assert language.windows(("speeches",), "validation", 16).any()
-    with pytest.raises(ValueError, match="data: poems unknown"):
-        language.windows(("poems",), "train", 16)
-
-
-def test_only_matrices_decay_and_every_parameter_is_in_one_group():
-    model = GPT2(GPT2Config(vocab_size=9, max_positions=4, d_model=8, n_heads=2, n_layers=1))
-    decayed, others = language.no_decay(model, 0.1)
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    assert {names[p].split(".")[-2] for p in decayed["params"]} == {
-        "q_proj", "k_proj", "v_proj", "out_proj", "up", "down",
-    }  # fmt: skip
-    assert all(p.ndim == 2 for p in decayed["params"])
-    assert len(decayed["params"]) + len(others["params"]) == len(names)
-
-
 @pytest.fixture
 def few_windows(monkeypatch):
     """Validation on 20 windows: enough to see that something was learned."""
 
     def loss(model, length):
-        return next_token_losses(model, language.windows(("speeches",), "validation", length)[:20]).mean().item()
+        return next_token_losses(model, windows(("speeches",), "validation", length)[:20]).mean().item()
 
     monkeypatch.setattr(language, "validation_loss", loss)
 
@@ -107,7 +67,7 @@ def test_validation_is_on_all_held_out_speeches(monkeypatch):
     asked = []
     monkeypatch.setattr(language, "next_token_losses", lambda model, ids: asked.append(ids) or torch.ones(3))
     assert language.validation_loss(nn.Linear(1, 1), 128) == 1
-    assert torch.equal(asked[0], language.windows(("speeches",), "validation", 128))
+    assert torch.equal(asked[0], windows(("speeches",), "validation", 128))
 
 
 @pytest.mark.usefixtures("few_windows")
@@ -143,7 +103,7 @@ def test_arms_of_kv_heads_differ_only_in_heads_and_have_equal_parameters():
 def test_the_shipped_gpt2_is_the_recorded_one_and_beats_the_bigram():
     model, made = pretrained.load("gpt2-tiny"), pretrained.origin("gpt2-tiny")
     (run,) = load(made.study)["arms"]
-    held_out = language.windows(("speeches",), "validation", 128)
+    held_out = windows(("speeches",), "validation", 128)
     assert sum(p.numel() for p in model.parameters()) == run["params"]
     few = next_token_losses(model, held_out[::5]).mean().item()
     assert few == pytest.approx(run["metrics"]["validation_loss"], abs=0.06)  # a fifth of the windows, float16 weights

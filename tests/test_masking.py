@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from course_lib.masking import Masked, hide, masked_batches, masked_loss, masked_losses
-from course_lib.tokenization import MASK, SPECIAL
+from course_lib.masking import NOT_ASKED, Masked, hide, masked_batches, masked_loss, masked_losses
+from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
+from course_lib.tokenization import END, MASK, PAD, SPECIAL, START
 
 V = 50
 WINDOWS = torch.randint(len(SPECIAL), V, (400, 64), generator=torch.Generator().manual_seed(7))
@@ -41,7 +42,8 @@ def test_as_many_in_each_window_in_order_and_never_the_first(rate, count):
     untouched = torch.ones_like(WINDOWS).bool().scatter(1, hidden.at, False)
     assert torch.equal(hidden.ids[untouched], WINDOWS[untouched])
     assert (hidden.ids[:, 0] == 2).all()
-    assert {x.dtype for x in hidden} == {torch.int64}
+    assert {x.dtype for x in hidden[:3]} == {torch.int64}
+    assert hidden.key_mask is None
 
 
 def test_four_of_five_become_the_mask_one_of_ten_another_one_of_ten_stays():
@@ -68,7 +70,7 @@ def test_places_are_chosen_evenly():
 def test_everything_follows_from_the_seed():
     before, state = WINDOWS.clone(), torch.random.get_rng_state()
     first, again, other = (hide(WINDOWS, V, 0.15, seed) for seed in (0, 0, 1))
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first[:3], again[:3], strict=True))
     assert not torch.equal(first.at, other.at)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch.equal(WINDOWS, before)  # a copy is changed
@@ -80,7 +82,7 @@ def test_batches_are_a_pure_function_of_seed_and_step():
     steps = [batches(step) for step in (0, 1, 50)]
     fresh = masked_batches(WINDOWS, 8, V, 0.15, seed=4)
     for step, batch in zip((50, 1, 0), steps[::-1], strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(fresh(step), batch, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(fresh(step)[:3], batch[:3], strict=True))
     assert steps[0].ids.shape == (8, 64)
     assert not torch.equal(steps[0].at, steps[1].at)
     assert not torch.equal(steps[0].at, masked_batches(WINDOWS, 8, V, 0.15, seed=5)(0).at)
@@ -128,6 +130,78 @@ def test_losses_token_by_token(batch_size):
     assert got.mean().item() == pytest.approx(masked_loss(model, hidden)[0].item(), rel=1e-5)
 
 
+# <s> and 8 to 38 tokens, then padding; the last window is full.
+PADDED = WINDOWS[:31, :40].clone()
+for row, n in enumerate(range(9, 40)):
+    PADDED[row, n:] = PAD
+PADDED = torch.cat([PADDED, WINDOWS[31:32, :40]])
+
+
+def left(windows):
+    """The same windows with their padding before them."""
+    return torch.stack([row.roll(int((row == PAD).sum())) for row in windows])
+
+
+@pytest.mark.parametrize("windows", [PADDED, left(PADDED)], ids=["right", "left"])
+@pytest.mark.parametrize("rate", [0.15, 0.5, 0.02])
+def test_padding_is_not_hidden(windows, rate):
+    """A share of what is there, one token at least; never a special token, at either end of the padding."""
+    hidden, there = hide(windows, V, rate, seed=1), (windows != PAD).sum(1)
+    asked = hidden.at > 0
+    assert torch.equal(asked.sum(1), (rate * there.double()).round().clamp(min=1).long())
+    assert (hidden.targets[asked] >= len(SPECIAL)).all()
+    assert torch.equal(hidden.targets[asked], windows.gather(1, hidden.at)[asked])
+    assert (hidden.targets[~asked] == NOT_ASKED).all()
+    assert torch.equal(hidden.key_mask, windows != PAD)
+    assert torch.equal(hidden.ids == PAD, windows == PAD)
+    assert torch.equal(hidden.ids == START, windows == START)
+    assert (hidden.at.diff()[asked[:, :-1]] > 0).all()
+
+
+def test_the_end_of_a_document_is_asked_for():
+    windows = WINDOWS.clone()
+    windows[:, 20:40] = END
+    assert (hide(windows, V, 0.3, 0).targets == END).float().mean().item() == pytest.approx(20 / 63, abs=0.02)
+
+
+def test_a_window_without_padding_is_hidden_as_if_it_stood_alone():
+    """So that no number of a run without padding depends on this."""
+    for seed in range(3):
+        short = WINDOWS[5:6].index_fill(1, torch.arange(9, 64), PAD)
+        both = hide(torch.cat([WINDOWS[:5], short]), V, 0.15, seed)
+        alone = hide(torch.cat([WINDOWS[:5], WINDOWS[:1]]), V, 0.15, seed)
+        assert all(torch.equal(a[:5], b[:5]) for a, b in zip(both[:3], alone[:3], strict=True))
+    first = hide(WINDOWS[:1], V, 0.15, 0)
+    assert first.at.tolist() == [[8, 22, 24, 27, 32, 38, 47, 51, 52, 55]]  # as ever since the first recorded run
+    torch.set_default_dtype(torch.float64)
+    try:
+        again = hide(WINDOWS[:1], V, 0.15, 0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(first[:3], again[:3], strict=True))
+
+
+@pytest.mark.parametrize("windows", [PADDED, left(PADDED)], ids=["right", "left"])
+def test_padding_does_not_count(windows):
+    """The loss of a padded batch is that of its windows one by one; the model is told what is padding."""
+    sizes = {"vocab_size": V, "d_model": 16, "n_heads": 2, "n_layers": 2}
+    model = SparseBert(SparseBertConfig(position="none", pattern="full", **sizes)).double().eval()
+    hidden = hide(windows, V, 0.3, seed=2)
+    got, want, right = masked_losses(model, windows, V, 0.3, 2, batch_size=5), [], []
+    for row, ids in enumerate(hidden.ids):
+        there, asked = windows[row] != PAD, hidden.at[row] > 0
+        logits = model(ids[None, there])[0]
+        at = hidden.at[row, asked] - there.int().argmax()
+        want.append(F.cross_entropy(logits[at], hidden.targets[row, asked], reduction="none"))
+        right.append(logits[at].argmax(-1) == hidden.targets[row, asked])
+        assert torch.allclose(got[row, asked].double(), want[-1], atol=1e-5)
+        assert got[row, ~asked].isnan().all()
+    loss, metrics = masked_loss(model, hidden)
+    assert loss.item() == pytest.approx(torch.cat(want).mean().item(), rel=1e-5)
+    assert got.nanmean().item() == pytest.approx(loss.item(), rel=1e-5)
+    assert metrics["accuracy"].item() == pytest.approx(torch.cat(right).float().mean().item())
+
+
 def test_half_precision_logits_are_summed_in_float32():
     model = Table().bfloat16()
     assert masked_losses(model, WINDOWS[:2], V, 0.15, 0).dtype == torch.float32
@@ -145,6 +219,10 @@ def test_half_precision_logits_are_summed_in_float32():
         (WINDOWS, 1.0, "rate=1.0 hides 64 of 64 tokens"),
         (WINDOWS, -0.5, "rate=-0.5 hides -32 of 64"),
         (WINDOWS[:, :1], 0.5, "rate=0.5 hides 0 of 1 tokens"),
+        (WINDOWS + 1, 0.15, "windows goes from 3 to 50; with vocab_size=50 the last is 49"),
+        (-WINDOWS, 0.15, "windows goes from -49 to -2; with vocab_size=50"),
+        (WINDOWS * 0 + PAD, 0.15, "windows: no token that could be hidden"),
+        (WINDOWS.tolist(), 0.15, "windows is list; needed is int64 (B, T)"),
     ],
 )
 def test_bad_input_names_itself(windows, rate, words):

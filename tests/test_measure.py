@@ -73,6 +73,87 @@ def test_a_saved_matrix_lives_until_the_backward_pass():
     assert peak_bytes(lambda: run(False), "cpu") == pytest.approx(2 * MB, rel=0.01)
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_measurement_inside_another_one(device):
+    """Each counts its own part: what was alive before the inner one counts in the outer one alone."""
+    found = []
+
+    def new(size):
+        return torch.empty(size * MB // 4, device=device)
+
+    def inner():
+        found.append(peak_bytes(lambda: new(2), device))
+        return new(4)
+
+    def outer():
+        held, _ = new(3), new(8)
+        del _
+        found.append(peak_bytes(lambda: [new(1), inner()], device))
+        found.append(peak_bytes(lambda: new(5), device))
+        return held
+
+    total = peak_bytes(outer, device)
+    assert total == pytest.approx(11 * MB, rel=0.01)
+    inside = [2, 2, 5, 5]  # both calls of inner by the middle one; the middle one, the last one
+    assert found == pytest.approx([size * MB for size in inside * 2], rel=0.01)
+    assert peak_bytes(lambda: [new(3), peak_bytes(lambda: new(8), device)], device) == pytest.approx(11 * MB, rel=0.01)
+    assert peak_bytes(lambda: (new(6), None)[1], device) == pytest.approx(6 * MB, rel=0.01)
+
+
+class Allocator:
+    """Stands in for torch.cuda's: bytes alive now, and the most since the last reset."""
+
+    def __init__(self, monkeypatch):
+        self.alive = self.peak = 100
+        for name, function in {
+            "synchronize": lambda device: None,
+            "current_device": lambda: 0,
+            "memory_allocated": lambda device: self.alive,
+            "max_memory_allocated": lambda device: self.peak,
+            "reset_peak_memory_stats": lambda device: setattr(self, "peak", self.alive),
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+    def use(self, size, inside=lambda: None):
+        self.alive += size
+        self.peak = max(self.peak, self.alive)
+        inside()
+        self.alive -= size
+
+
+def test_a_measurement_inside_another_one_on_a_gpu(monkeypatch):
+    cuda, found = Allocator(monkeypatch), []
+
+    def early():
+        cuda.use(50)
+        cuda.use(5, lambda: found.append(peak_bytes(lambda: cuda.use(20), "cuda:0")))
+
+    def late():
+        cuda.use(5, lambda: found.append(peak_bytes(lambda: cuda.use(50), "cuda")))
+        cuda.use(20)
+
+    assert peak_bytes(early, "cuda") == 50
+    assert peak_bytes(late, "cuda") == 55
+    assert found == [20, 20, 50, 50]
+
+    def failing():
+        cuda.use(70)
+        with pytest.raises(ZeroDivisionError):
+            peak_bytes(lambda: cuda.use(1, lambda: 1 / 0), "cuda")
+        cuda.alive = 100
+
+    assert peak_bytes(failing, "cuda") == 70
+
+
+def test_an_error_inside_a_measurement_ends_it():
+    with pytest.raises(ZeroDivisionError):
+        peak_bytes(lambda: 1 / 0, "cpu")
+    calls = iter([0, 1])
+    with pytest.raises(ZeroDivisionError):
+        peak_bytes(lambda: peak_bytes(lambda: 1 / (1 - next(calls)), "cpu"), "cpu")
+    assert peak_bytes(lambda: torch.empty(MB // 4), "cpu") == pytest.approx(MB, rel=0.01)
+
+
 def test_the_profiler_writes_nothing(capfd):
     peak_bytes(lambda: torch.empty(10), "cpu")
     captured = capfd.readouterr()
@@ -115,7 +196,8 @@ def test_slope_is_the_least_squares_line():
     ("action", "words"),
     [
         (lambda: peak_bytes(lambda: None, "meta"), "device='meta'; bytes are counted on 'cpu' and 'cuda'"),
-        (lambda: seconds(lambda: None, "cpu", 0), "repeats=0; it must be 1 or more"),
+        (lambda: seconds(lambda: None, "cpu", 0), "repeats=0; it must be 1 or more, a whole number"),
+        (lambda: seconds(lambda: None, "cpu", 2.0), "repeats=2.0; it must be 1 or more, a whole number"),
         (lambda: slope([1, 2], [1]), "lengths has 2 numbers, values 1; they must be pairs"),
         (lambda: slope([1, 1], [1, 2]), "lengths is [1, 1]; needed are two different ones"),
         (lambda: slope([], []), "lengths is []; needed are two"),

@@ -89,7 +89,7 @@ def test_nan_stays_in_its_row():
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (lambda: LayerNorm(0), "d_model=0"),
+        (lambda: LayerNorm(0), "d_model=0; it must be 1 or more, a whole number"),
         (lambda: RMSNorm(4, eps=-1.0), "eps=-1"),
         (lambda: LayerNorm(4, eps=float("nan")), "eps=nan"),
         (lambda: layer_norm(torch.ones(2, 4), eps=-1e-5), "eps=-1e-05; it must be 0 or more"),
@@ -97,9 +97,11 @@ def test_nan_stays_in_its_row():
         (lambda: fused_layer_norm(torch.ones(2, 4), eps=-1.0), "eps=-1.0"),
         (lambda: LayerNorm(4)(torch.randn(2, 5)), "weight has shape (4,)"),
         (lambda: layer_norm(torch.ones(2, 4), bias=torch.ones(3)), "bias has shape (3,)"),
-        (lambda: layer_norm(torch.ones(2, 4, dtype=torch.long)), "dtype torch.int64"),
+        (lambda: layer_norm(torch.ones(2, 4).long()), "x is torch.int64 (2, 4); a floating-point tensor is needed"),
+        (lambda: rms_norm([1.0, 2.0]), "x is list; a floating-point tensor is needed"),
+        (lambda: LayerNorm(8.0), "d_model=8.0; it must be 1 or more, a whole number"),
         (lambda: layer_norm(torch.tensor(1.0)), "no axis"),
-        (lambda: make_norm("layer", 4), "norm='layer'"),
+        (lambda: make_norm("layer", 4), "norm='layer'; allowed are 'layernorm', 'rmsnorm', 'none'"),
     ],
 )
 def test_bad_input_names_itself(action, words):
@@ -126,6 +128,37 @@ def test_the_bias_is_added_after_the_gain():
     for norm in (layer_norm, rms_norm, fused_layer_norm):
         assert torch.allclose(norm(x, weight, bias), norm(x) * weight + bias, atol=1e-6)
         assert torch.allclose(norm(x, None, bias), norm(x) + bias, atol=1e-6)
+
+
+HALF = {torch.bfloat16: 2**-7, torch.float16: 2**-10}
+TYPES = (*HALF, torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize("rows", TYPES)
+@pytest.mark.parametrize("gain", TYPES)
+@pytest.mark.parametrize("bias", [*TYPES, None])
+def test_the_fused_norm_takes_weights_of_any_type(rows, gain, bias):
+    """Result, its type and all gradients are those of `layer_norm`, which computes in the widest of the types."""
+    given = [torch.randn(shape).to(dtype) for shape, dtype in (((3, 8), rows), (8, gain), (8, bias)) if dtype]
+    upstream, found = torch.randn(3, 8).to(rows), {}
+    for norm in (layer_norm, fused_layer_norm):
+        inputs = [tensor.clone().requires_grad_() for tensor in given]
+        y = norm(*inputs, **({} if bias else {"bias": None}))
+        found[norm] = [y, *torch.autograd.grad(y, inputs, upstream)]
+    for ours, theirs in zip(found[layer_norm], found[fused_layer_norm], strict=True):
+        assert ours.dtype == theirs.dtype
+        assert relative_error(theirs, ours) < 2 * max(HALF.get(dtype, 1e-6) for dtype in (rows, ours.dtype))
+
+
+def test_whatever_the_default_type_is():
+    x, weight = torch.randn(2, 8), torch.randn(8)
+    want = [norm(x, weight) for norm in (layer_norm, rms_norm, fused_layer_norm)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = [norm(x, weight) for norm in (layer_norm, rms_norm, fused_layer_norm)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(want, got, strict=True))
 
 
 def gradients(norm, dtype, given):

@@ -90,7 +90,7 @@ def test_weights_survive_saving(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "verified", lambda name: tmp_path / name)
     again = pretrained.load("residual-mlp")
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
-    with pytest.raises(ValueError, match="name='gpt-9'; allowed are residual-mlp"):
+    with pytest.raises(ValueError, match="name='gpt-9'; allowed are 'residual-mlp'"):
         pretrained.load("gpt-9")
 
 

@@ -8,6 +8,7 @@ import torch
 
 from course_lib.corpora import fashion_tensors
 from course_lib.experiments import norm_dynamics, norm_placement
+from course_lib.experiments.study import thinned
 from course_lib.training import History
 
 TINY = norm_placement.Config("layernorm", "pre", lr=1e-3, warmup=3, steps=45, batch_size=8, n_layers=1)
@@ -26,7 +27,7 @@ def run_with(monkeypatch, recorded):
 def test_thinned_keeps_the_beginning_every_tenth_and_no_infinity():
     losses = [1.0 + step / 1e6 for step in range(45)]
     losses[7] = math.nan
-    curve = norm_placement.thinned(history(losses))
+    curve = thinned(history(losses))
     assert curve["step"] == [s for s in range(20) if s != 7] + [29, 39]
     assert curve["loss"] == [round(losses[s], 5) for s in curve["step"]]
 

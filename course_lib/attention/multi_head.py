@@ -73,7 +73,7 @@ class MultiHeadAttention(nn.Module):
             q, k = position.rotate(q, k, pos, pos)
             position = Unrotated(position)
         k, v, k_pos = cache.update(k, v, pos)  # (B, Hkv, S, D), (S,) or (B, S)
-        key_mask = None if places.key_mask is None else places.key_mask[:, places.key_mask.shape[1] - k.shape[2] :]
+        key_mask = None if places.key_mask is None else places.key_mask[:, cache.length - k.shape[2] :]
         y = self.attention_fn(q, k, v, mask=self.mask, key_mask=key_mask, position=position, q_pos=pos, k_pos=k_pos)
         return self.out_proj(y.transpose(1, 2).flatten(2))  # (B, T, C)
 
@@ -114,8 +114,10 @@ def check_stream(name: str, x: Tensor, d_model: int) -> None:
 
 def check_heads(d_model: int, n_heads: int, n_kv_heads: int, head_dim: int | None) -> None:
     """Raise ValueError for a number of heads or a width that cannot be."""
-    check_sizes(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim)
-    if head_dim is None and d_model % n_heads:
+    check_sizes(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+    if head_dim is not None:
+        check_sizes(head_dim=head_dim)
+    elif d_model % n_heads:
         raise ValueError(f"n_heads={n_heads} does not divide d_model={d_model}; choose another, or give head_dim")
     if n_heads % n_kv_heads:
         raise ValueError(f"n_kv_heads={n_kv_heads} does not divide n_heads={n_heads}")

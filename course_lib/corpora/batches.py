@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from course_lib.checks import check_range, check_whole
 from course_lib.init import seed_of
 from course_lib.runtime import processes
 
@@ -22,8 +23,8 @@ def shuffled_batches(tensors: tuple[Tensor, ...], batch_size: int, seed: int) ->
     lengths = [len(t) for t in tensors]
     if len(set(lengths)) != 1:
         raise ValueError(f"tensors have lengths {lengths}; they must be equal, and there must be at least one")
-    if not 1 <= batch_size <= lengths[0]:
-        raise ValueError(f"batch_size={batch_size}; allowed is 1 to {lengths[0]}")
+    check_range("batch_size", batch_size, 1, lengths[0])
+    check_whole("seed", seed)
     state = processes()
     share, rest = divmod(batch_size, state.num_processes)
     if rest:

@@ -6,8 +6,8 @@ from collections import Counter
 from itertools import combinations, pairwise, product
 from typing import TYPE_CHECKING, Any
 
+from course_lib.checks import check_whole
 from course_lib.corpora.documents import check_split
-from course_lib.corpora.problems import check_whole
 from course_lib.corpora.text import speeches
 from course_lib.init import seed_of
 

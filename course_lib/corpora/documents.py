@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from course_lib.checks import check_at_least, check_choice
 from course_lib.paths import verified
 
 K = TypeVar("K", bound=Hashable)
@@ -27,8 +28,7 @@ def read_jsonl(name: str) -> list[dict[str, Any]]:
 
 def check_split(split: str) -> None:
     """Raise ValueError unless `split` is one of SPLITS."""
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r}; allowed are {', '.join(map(repr, SPLITS))}")
+    check_choice("split", split, SPLITS)
 
 
 def members(keys: Iterable[K], split: str, seed: int = 0) -> set[K]:
@@ -56,14 +56,15 @@ def token_windows(documents: Iterable[Sequence[int]], length: int, end: int) -> 
     Each document, a sequence of token ids, is followed by the id `end`; the last, shorter window is left out. Split by
     document first: windows of one document in two splits make a perplexity that is too good. For next-token prediction
     ask for T + 1 tokens: inputs are [:, :-1], targets [:, 1:]. Raises ValueError where the stream is shorter than
-    one window, for ids that are no integers (a text that was not encoded yet), or for a length below 1.
+    one window, for ids that are no integers (a text that was not encoded yet) or below 0, or for a length below 1.
     """
-    if length < 1:
-        raise ValueError(f"length={length}; it must be 1 or more")
+    check_at_least("length", length, 1)
     try:
         stream = [index(token) for document in documents for token in (*document, end)]
     except TypeError as error:
         raise ValueError(f"documents must be sequences of token ids, and end={end!r} an id: {error}") from None
+    if stream and min(stream) < 0:
+        raise ValueError(f"documents or end have the id {min(stream)}; token ids are 0 or more")
     count = len(stream) // length
     if count == 0:
         raise ValueError(f"length={length}; the documents have {len(stream)} tokens, ends included: not one window")
@@ -83,8 +84,7 @@ def shared_shingles(train: Iterable[str], held_out: Iterable[str], n: int = 13) 
     2020, "Language Models are Few-Shot Learners", appendix C, who flag whole examples that share a run. Raises
     ValueError for n below 1, or one text instead of several.
     """
-    if n < 1:
-        raise ValueError(f"n={n}; it must be 1 or more")
+    check_at_least("n", n, 1)
     if isinstance(train, str) or isinstance(held_out, str):
         raise ValueError("train and held_out must be several texts, such as a list; one of them is a single string")
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from course_lib.checks import check_choice
 from course_lib.corpora.documents import SPLITS, check_split
 from course_lib.init import seed_of
 from course_lib.paths import verified
@@ -62,7 +63,7 @@ def emoji_tensors(
     labels (N,) int64. Arguments and errors as for `emoji`."""
     rows = _rows(split, by, held_out)
     images = torch.from_numpy(_pictures(rows)).permute(0, 3, 1, 2).float() / 255  # (N, 3, 32, 32)
-    mean, std = (torch.tensor(x)[:, None, None] for x in (_EMOJI_MEAN, _EMOJI_STD))
+    mean, std = (torch.tensor(x, dtype=torch.float32)[:, None, None] for x in (_EMOJI_MEAN, _EMOJI_STD))
     return (images - mean) / std, torch.tensor([EMOJI_CLASSES.index(row["label"]) for row in rows])
 
 
@@ -71,8 +72,7 @@ def _rows(split: str, by: str, held_out: tuple[str, str] | None) -> list[dict]:
     import pyarrow.parquet as pq
 
     check_split(split)
-    if by not in ("base", "vendor"):
-        raise ValueError(f"by={by!r}; allowed are 'base' and 'vendor'")
+    check_choice("by", by, ("base", "vendor"))
     if by == "base" and held_out is not None:
         raise ValueError(f"held_out={held_out!r} with by='base'; it belongs to by='vendor'")
     held_out = ("emojione", "twemoji") if held_out is None else held_out

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from course_lib.checks import check_choice
 from course_lib.corpora import hub
 from course_lib.corpora.full_images import published_pictures
 from course_lib.paths import verified
@@ -30,8 +31,7 @@ def fashion_mnist(split: str = "train", *, full: bool = False) -> "Dataset":
     """
     import datasets  # takes about a second to import: only who asks for data pays
 
-    if split not in ("train", "test"):
-        raise ValueError(f"split={split!r}; allowed are 'train' and 'test'")
+    check_choice("split", split, ("train", "test"))
     if full:
         return published_pictures(hub.HUB["fashion_mnist"], split, FASHION_CLASSES, (28, 28))
     with np.load(verified("fashion_mnist.npz"), allow_pickle=False) as arrays:

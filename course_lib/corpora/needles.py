@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from course_lib import tokenization
-from course_lib.checks import check_at_least
+from course_lib.checks import check_at_least, check_whole
 from course_lib.corpora.text import sentence_pairs
 from course_lib.init import seed_of
 from course_lib.tokenization import MASK, START
@@ -66,8 +66,9 @@ def needles(split: str, batch_size: int, length: int, n_questions: int = 8, seed
     unknown split, or texts too short for their questions: 24 tokens each are needed.
     """
     for name, value in (("batch_size", batch_size), ("length", length), ("n_questions", n_questions)):
-        check_at_least(name, value, 0)
-    if n_questions < 1 or length < 24 * (n_questions + 1):
+        check_at_least(name, value, 1)
+    check_whole("seed", seed)
+    if length < 24 * (n_questions + 1):
         raise ValueError(f"n_questions={n_questions}, length={length}; needed are 24 tokens for each, and 24 more")
     hay, stacks = _sentences(split)
 

@@ -1,10 +1,11 @@
 """What made-up problems share: the split of a problem, and drawing rows for one split."""
 
 from collections.abc import Callable
-from numbers import Integral
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
+from course_lib.checks import check_at_least, check_range, check_whole
+from course_lib.corpora.documents import check_split
 from course_lib.init import seed_of
 
 if TYPE_CHECKING:
@@ -30,22 +31,12 @@ def split_of(form: str) -> str:
     return {0: "test", 1: "validation"}.get(seed_of(form) % 10, "train")
 
 
-def check_whole(name: str, value: object) -> None:
-    """Raise ValueError, which calls the value `name`, unless it is a whole number: of Python or NumPy, and no bool."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise ValueError(f"{name}={value!r}; it must be a whole number")
-
-
 def generator_of(kind: str, split: str, level: int, count: int, seed: int) -> Random:
     """The random numbers of one call, the same on every machine; raises ValueError for bad arguments."""
-    if split not in ("train", "validation", "test"):
-        raise ValueError(f"split={split!r}; allowed are 'train', 'validation' and 'test'")
-    for name, value in (("level", level), ("count", count), ("seed", seed)):
-        check_whole(name, value)
-    if not 1 <= level <= HARDEST:
-        raise ValueError(f"level={level}; allowed is 1 to {HARDEST}")
-    if count < 1:
-        raise ValueError(f"count={count}; it must be at least 1")
+    check_split(split)
+    check_range("level", level, 1, HARDEST)
+    check_at_least("count", count, 1)
+    check_whole("seed", seed)
     return Random(seed_of(kind, split, int(level), int(seed)))
 
 

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from course_lib.attention import AdditiveAttention, attention
-from course_lib.experiments.norm_placement import thinned
-from course_lib.experiments.study import Outcome, Study
+from course_lib.experiments.study import Outcome, Study, ending, outcome_of
 from course_lib.init import seed_of
 from course_lib.models.lookup import Lookup, LookupBatch, LookupConfig, inside, lookup_loss, right_cells, right_mass
 from course_lib.training import History, cosine, train
@@ -86,7 +85,8 @@ def atlases(
 
         def draw(count: int) -> Tensor:
             """`n_pairs` different numbers below `count`, in random order, for each atlas."""
-            return torch.rand(batch_size, count, generator=generator).argsort(-1)[:, :n_pairs]
+            lots = torch.rand(batch_size, count, generator=generator, dtype=torch.float32)
+            return lots.argsort(-1)[:, :n_pairs]
 
         countries, capitals, order = words[0] + draw(words[1] - words[0]), draw(COUNTRIES), draw(n_pairs)
         return countries.gather(1, order), countries, capitals, capitals.gather(1, order)
@@ -163,24 +163,18 @@ def look_at_unseen(model: Lookup, config: Config) -> dict[str, float]:
 
 
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
-    """Train one arm; final_loss is the mean training loss of the last 20 steps, None where training diverged.
-
-    steps_to_90: the first step at which the mean accuracy of the last ten reaches 0.9, None if it never does.
-    """
+    """Train one arm; steps_to_90 is the first step at which the last ten have a mean accuracy of 0.9, None if none."""
     arm = Config(**config)
     model, batch = build(arm, seed), HELD_OUT(batch_size=200, n_pairs=arm.n_pairs)(0)
     metrics: dict[str, float | None] = {"start_gradient": first_gradient(model, batch)}
     metrics |= {f"start_{name}": value for name, value in look(model, arm, batch).items()}
     history = fit(model, arm, seed, stop_at, progress=False)
-    last, accuracy = history.column("loss")[-20:], history.column("accuracy")
-    metrics |= {"diverged": float(history.diverged), "final_loss": sum(last) / len(last)}
+    metrics |= ending(history)
+    accuracy = history.column("accuracy")
     reached = (i for i in range(10, len(accuracy) + 1) if sum(accuracy[i - 10 : i]) >= 9)
     metrics["steps_to_90"] = next(reached, None)
     metrics |= {f"test_{name}": value for name, value in look(model, arm, batch).items()}
-    metrics |= look_at_unseen(model, arm)
-    if history.diverged:
-        metrics |= {"final_loss": None}
-    return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
+    return outcome_of(model, history, metrics | look_at_unseen(model, arm))
 
 
 STUDY = Study(

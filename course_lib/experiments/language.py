@@ -1,23 +1,15 @@
 """What the studies of language models share: a GPT-2 on shipped English, trained and judged on held-out documents."""
 
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from course_lib import corpora, tokenization
+from course_lib import corpora
 from course_lib.evaluation import next_token_losses
-from course_lib.experiments.norm_placement import thinned
-from course_lib.experiments.study import Outcome, shared_fields
+from course_lib.experiments.study import Outcome, ending, outcome_of, shared_fields
 from course_lib.models.gpt2 import GPT2, GPT2Config
-from course_lib.training import History, LossFn, cosine, train
-
-TOKENIZER = "english-4k"
-SOURCES = {"speeches": "text", "sentence_pairs": "en"}  # function of corpora -> its column of English
+from course_lib.training import History, next_token_loss, optimise, windows
 
 
 @dataclass(frozen=True)
@@ -46,56 +38,6 @@ def model_config(config: Config, seed: int) -> GPT2Config:
     return GPT2Config(**shared_fields(config, GPT2Config), seed=seed)
 
 
-def windows(data: tuple[str, ...], split: str, length: int) -> Tensor:
-    """Token windows (N, length + 1) of the documents of `split`: inputs are [:, :-1], targets [:, 1:].
-
-    Splits are made by document. The sentences of `sentence_pairs` follow each other as they stand in the file, each a
-    document of its own. Raises ValueError for a name that is not in SOURCES.
-    """
-    if unknown := sorted(set(data) - set(SOURCES)):
-        raise ValueError(f"data: {', '.join(unknown)} unknown; there are {', '.join(SOURCES)}")
-    return _windows(tuple(data), split, length).clone()  # who writes into it must not change the next call's
-
-
-@cache
-def _windows(data: tuple[str, ...], split: str, length: int) -> Tensor:
-    tokenizer = tokenization.load(TOKENIZER)
-    texts = [text for name in data for text in getattr(corpora, name)(split)[SOURCES[name]]]
-    return corpora.token_windows(map(tokenizer.encode, texts), length + 1, tokenization.END)
-
-
-def next_token_loss(model: nn.Module, batch: tuple[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean loss in nats of each token of the windows (B, T + 1) but the first, given those before it."""
-    (ids,) = batch
-    logits = model(ids[:, :-1])  # (B, T, V)
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten()), {}
-
-
-def no_decay(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups for AdamW: matrices decay; gains, biases and embeddings do not."""
-    decayed = {id(m.weight) for m in model.modules() if isinstance(m, nn.Linear)}
-    parts: list[list[nn.Parameter]] = [[], []]
-    for parameter in model.parameters():
-        parts[id(parameter) not in decayed].append(parameter)
-    return [{"params": parts[0], "weight_decay": weight_decay}, {"params": parts[1], "weight_decay": 0.0}]
-
-
-def optimise(
-    model: nn.Module, batches: Callable[[int], Any], loss_fn: LossFn, recipe: Any, seed: int,
-    stop_at: int | None = None, **options: Any,
-) -> History:  # fmt: skip
-    """Train with AdamW, a cosine schedule with warm-up, and gradients clipped to norm 1.
-
-    `recipe` has the fields lr, warmup, steps, weight_decay.
-    """
-    optimizer = torch.optim.AdamW(no_decay(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.95))
-    schedule = cosine(recipe.steps, recipe.warmup, floor=0.05)
-    return train(
-        model, batches, loss_fn, optimizer, steps=recipe.steps, schedule=schedule, seed=seed, stop_at=stop_at,
-        **options,
-    )  # fmt: skip
-
-
 def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
     """Train on the windows of an arm, as `optimise` says."""
     data = windows(tuple(config.data), "train", config.max_positions)
@@ -109,22 +51,14 @@ def validation_loss(model: nn.Module, length: int) -> float:
     return next_token_losses(model, held_out.to(next(model.parameters()).device)).mean().item()
 
 
-def judged(model: nn.Module, history: History, validation: float) -> Outcome:
-    """The outcome of a training: its validation loss, and the mean training loss of the last 20 steps.
-
-    Both are None where training diverged or the validation loss is not finite.
-    """
-    last = history.column("loss")[-20:]
-    metrics: dict[str, float | None] = {
-        "diverged": float(history.diverged), "final_loss": sum(last) / len(last), "validation_loss": validation,
-    }  # fmt: skip
-    if history.diverged or not math.isfinite(validation or math.nan):
-        metrics |= {"final_loss": None, "validation_loss": None}
-    return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
+def judged(model: nn.Module, history: History, validation: float | None) -> Outcome:
+    """The outcome of a training with its validation loss, None where training diverged."""
+    metrics = ending(history) | {"validation_loss": None if history.diverged else validation}
+    return outcome_of(model, history, metrics)
 
 
 def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options: Any) -> tuple[GPT2, Outcome]:
-    """Train one arm: the model, and the outcome with its validation loss and the mean training loss of the last 20."""
+    """Train one arm: the model, and the outcome with its validation loss."""
     arm = Config(**config)
     model = GPT2(model_config(arm, seed))
     history = fit(model, arm, seed, stop_at, progress=False, **options)

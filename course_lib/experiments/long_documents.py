@@ -7,8 +7,7 @@ from typing import Any
 from torch import nn
 
 from course_lib.experiments.masked_language import Config, arm, fit, model_of, validation_loss
-from course_lib.experiments.norm_placement import thinned
-from course_lib.experiments.study import Outcome, Study
+from course_lib.experiments.study import Outcome, Study, outcome_of
 
 TOKENS = 409_600  # that each arm is trained on: two thirds of the training speeches
 JUDGED = 32_768  # tokens of the held-out speeches that a check reads
@@ -52,7 +51,7 @@ def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
     model, watch = model_of(settings, seed), Watch(settings.steps, settings.length)
     history = fit(model, settings, seed, stop_at, progress=False, on_step=watch)
     metrics = {"diverged": float(history.diverged), "seconds_per_step": statistics.median(watch.seconds)}
-    return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics | watch.validation)
+    return outcome_of(model, history, metrics | watch.validation)
 
 
 STUDY = Study(

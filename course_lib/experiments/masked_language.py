@@ -6,12 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from course_lib.experiments.language import judged, optimise, windows
+from course_lib.experiments.language import judged
 from course_lib.experiments.study import Outcome, shared_fields
 from course_lib.masking import masked_batches, masked_loss, masked_losses
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.tokenization import START
-from course_lib.training import History
+from course_lib.training import History, optimise, windows
 
 SEED_OF_HELD_OUT = 0  # the same tokens are hidden for all arms and seeds
 
@@ -74,7 +74,7 @@ def validation_loss(model: SparseBert, length: int, tokens: int | None = None, b
 
 
 def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options: Any) -> tuple[SparseBert, Outcome]:
-    """Train one arm: the model, and the outcome with its validation loss and the mean training loss of the last 20."""
+    """Train one arm: the model, and the outcome with its validation loss."""
     arm = Config(**config)
     model = model_of(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False, **options)

@@ -5,8 +5,8 @@ from typing import Any
 
 from course_lib.corpora import fashion_tensors
 from course_lib.dynamics import NormTrace
-from course_lib.experiments.norm_placement import VARIANTS, Config, build, evaluate, fit, thinned
-from course_lib.experiments.study import Outcome, Study
+from course_lib.experiments.norm_placement import VARIANTS, Config, build, evaluate, fit
+from course_lib.experiments.study import Outcome, Study, outcome_of
 
 SNAPSHOTS = (0, 1, 2, 5, 10, 20, 30, 40, 60, 80, 100, 130, 160, 200, 250, 300, 350, 400, 500, 600, 700, 800, 900, 1000)
 
@@ -28,8 +28,7 @@ def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
     metrics |= {"distinct_rows": seen["distinct_rows"][-1].median().item()}
     # One number a channel is kept in half; what enters a norm may be larger than float16's 65,504.
     tensors = {name: t.half() if t.ndim == 3 else t for name, t in seen.items()}
-    params = sum(p.numel() for p in model.parameters())
-    return Outcome(params, thinned(history), metrics, tensors if seed == 0 else {})
+    return outcome_of(model, history, metrics, tensors if seed == 0 else {})
 
 
 STUDY = Study(

@@ -1,6 +1,5 @@
 """Where the norm stands in a deep residual MLP, and what learning rate each placement bears."""
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.corpora import fashion_tensors, shuffled_batches
-from course_lib.experiments.study import Outcome, Study, shared_fields
+from course_lib.experiments.study import Outcome, Study, ending, outcome_of, shared_fields
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.training import History, classification_loss, cosine, train
 
@@ -62,24 +61,15 @@ def evaluate(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, floa
     return {"test_loss": loss.item(), "test_accuracy": metrics["accuracy"].item()}
 
 
-def thinned(history: History) -> dict[str, list[float]]:
-    """The loss of the first 20 steps and of every tenth after: enough for a picture and for the re-run test."""
-    kept = [r for r in history.records if (r["step"] < 20 or r["step"] % 10 == 9) and math.isfinite(r["loss"])]
-    return {"step": [r["step"] for r in kept], "loss": [round(r["loss"], 5) for r in kept]}
-
-
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
-    """Train one arm; `final_loss` is the mean training loss of the last 20 steps, None where training diverged."""
+    """Train one arm, and evaluate it on the test pictures."""
     arm = Config(**config)
     model = build(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False)
-    metrics: dict[str, float | None] = {"diverged": float(history.diverged)}
-    last = history.column("loss")[-20:]
-    metrics["final_loss"] = sum(last) / len(last)
-    metrics |= evaluate(model, *fashion_tensors("test"))
+    metrics = ending(history) | evaluate(model, *fashion_tensors("test"))
     if history.diverged:  # the weights are those before the step that would have spoilt them: their loss says nothing
-        metrics |= {"final_loss": None, "test_loss": None}
-    return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
+        metrics["test_loss"] = None
+    return outcome_of(model, history, metrics)
 
 
 STUDY = Study(

@@ -1,6 +1,5 @@
 """Seven ways to tell a decoder the order of its tokens: trained on 128 tokens, read on up to 1,024."""
 
-import math
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -11,12 +10,13 @@ from torch import Tensor
 from course_lib import corpora, tokenization
 from course_lib.attention import with_attention
 from course_lib.evaluation import next_token_losses
-from course_lib.experiments.language import TOKENIZER, judged, next_token_loss, optimise, validation_loss, windows
+from course_lib.experiments.language import judged, validation_loss
 from course_lib.experiments.study import Outcome, Study, shared_fields
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import AlibiPosition
 from course_lib.positions.base import distances
-from course_lib.training import History
+from course_lib.training import History, next_token_loss, optimise, windows
+from course_lib.training.recipes import TOKENIZER
 
 READ = 1024  # tokens of the longest text that a trained model is judged on
 RANGES = ((65, 128), (129, 256), (257, 512), (513, 1024))  # places of predicted tokens, the first is 1
@@ -150,7 +150,7 @@ def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options:
     model = model_of(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False, **options)
     if stop_at is not None:
-        return model, judged(model, history, math.nan)
+        return model, judged(model, history, None)
     model.eval()
     outcome = judged(model, history, validation_loss(model, arm.length))
     tensors = read(model, arm.length)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from course_lib.experiments.study import Outcome, Study
 from course_lib.paths import sha256, shipped, whole_or_nothing
+from course_lib.training.packing import plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,15 +72,20 @@ def _again(name: str) -> str:
 
 
 def as_frame(record: Record) -> "pd.DataFrame":
-    """One row a run: arm, seed, params, seconds, then the config's fields and the metrics as columns."""
+    """One row a run: arm, seed, params, seconds, then the config's fields and the metrics as columns.
+
+    Raises ValueError where two of them have the same name.
+    """
     import pandas as pd
 
-    return pd.DataFrame(
-        {"arm": a["name"], "seed": a["seed"], "params": a["params"], "seconds": a["seconds"]}
-        | a["config"]
-        | a["metrics"]
-        for a in record["arms"]
-    )
+    rows = []
+    for run in record["arms"]:
+        first = {"arm": run["name"], "seed": run["seed"], "params": run["params"], "seconds": run["seconds"]}
+        row = first | run["config"] | run["metrics"]
+        if len(row) < len(first) + len(run["config"]) + len(run["metrics"]):
+            raise ValueError(f"{record['study']}: a name stands for two columns of {run['name']}, one of {sorted(row)}")
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def lock(name: str) -> FileLock:
@@ -139,7 +145,7 @@ def save(path: Path, record: Record, items: str = "arms") -> None:
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write a run's tensors whole or not at all."""
     with whole_or_nothing(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
+        save_file(plain(tensors), temporary)
 
 
 def circumstances() -> Record:

@@ -1,6 +1,5 @@
 """Where local attention alone fails: a thing is mentioned once in a text, and asked for near and far."""
 
-import math
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -9,12 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.corpora.needles import THINGS, Needles, needles
-from course_lib.experiments.language import optimise
-from course_lib.experiments.norm_placement import thinned
-from course_lib.experiments.study import Outcome, Study, shared_fields
+from course_lib.experiments.study import Outcome, Study, ending, outcome_of, shared_fields
 from course_lib.masking import Masked, masked_loss
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
-from course_lib.training import History
+from course_lib.training import History, optimise
 
 BINS = (0, 16, 32, 48, 64, 96, 128, 192, 256)  # of the distance between question and answer, in tokens
 HELD_OUT = {"split": "validation", "batch_size": 64, "seed": -1}  # no run has this seed
@@ -94,20 +91,13 @@ def by_distance(distances: Tensor, right: Tensor) -> dict[str, float]:
 
 
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
-    """Train one arm; accuracies are of held-out texts, final_loss the mean training loss of the last 20 steps."""
+    """Train one arm; accuracies are of held-out texts."""
     arm = Config(**config)
     model = model_of(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False)
-    last = history.column("loss")[-20:]
     distances, right = answers(model, arm)
-    metrics: dict[str, float | None] = {
-        "diverged": float(history.diverged), "final_loss": sum(last) / len(last),
-        "accuracy": right.float().mean().item(),
-    }  # fmt: skip
-    metrics |= by_distance(distances, right)
-    if history.diverged or not math.isfinite(metrics["final_loss"] or math.nan):
-        metrics |= {"final_loss": None}
-    return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics)
+    metrics = ending(history) | {"accuracy": right.float().mean().item()} | by_distance(distances, right)
+    return outcome_of(model, history, metrics)
 
 
 STUDY = Study(

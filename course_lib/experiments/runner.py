@@ -44,13 +44,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def overrides(pairs: list[str]) -> Config:
     """`["steps=50", "norm=none"]` -> `{"norm": "none", "steps": 50}`, sorted.
 
-    ValueError for a pair without "=", a field given twice, and numbers that are not finite.
+    ValueError for a pair without "=", a field given twice, a "/" (the record's file is named like the change), and
+    numbers that are not finite.
     """
     values: Config = {}
     for pair in sorted(pairs):
         field, equals, value = pair.partition("=")
         if not equals:
             raise ValueError(f"set: {pair!r} is not of the form field=value")
+        if "/" in pair:
+            raise ValueError(f"set: {pair!r} holds a '/', and cannot name a file")
         if field in values:
             raise ValueError(f"set: {field} is given twice")
         try:

@@ -1,11 +1,14 @@
 """What a study is: a question, a prediction written before the run, and arms that differ in one config."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from course_lib.training import History
 
 Config = dict[str, Any]
 STUDIES = (
@@ -50,6 +53,31 @@ class Study:
     arms: Mapping[str, Config]
     run: Callable[[Config, int, int | None], Outcome]
     seeds: int = 3
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for arms whose files of tensors would be one: spaces become hyphens there."""
+        files = [name.replace(" ", "-") for name in self.arms]
+        if twice := sorted({name for name in files if files.count(name) > 1}):
+            raise ValueError(f"arms: more than one has the file name {', '.join(twice)}")
+
+
+def thinned(history: History) -> dict[str, list[float]]:
+    """The loss of the first 20 steps and of every tenth after: enough for a picture and for the re-run test."""
+    kept = [r for r in history.records if (r["step"] < 20 or r["step"] % 10 == 9) and math.isfinite(r["loss"])]
+    return {"step": [r["step"] for r in kept], "loss": [round(r["loss"], 5) for r in kept]}
+
+
+def ending(history: History) -> dict[str, float | None]:
+    """How a training ended: `diverged`, and `final_loss`, the mean of the last 20 steps, None where it diverged."""
+    last = history.column("loss")[-20:]
+    return {"diverged": float(history.diverged), "final_loss": None if history.diverged else sum(last) / len(last)}
+
+
+def outcome_of(
+    model: nn.Module, history: History, metrics: Mapping[str, float | None], tensors: dict[str, Tensor] | None = None
+) -> Outcome:
+    """The outcome of a training: the model's parameters, the history's curve, and what was measured."""
+    return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics, tensors or {})
 
 
 def get_study(name: str) -> Study:

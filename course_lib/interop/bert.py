@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.checks import check_choice
+from course_lib.interop.states import State
 from course_lib.models.sparse_bert import SparseBert
 
 # Ours -> theirs. `{}` is the number of a block.
@@ -34,7 +36,11 @@ _DECODER = {"post": "cls.predictions", "pre": "lm_head"}
 
 
 def bert_names(placement: str, n_layers: int) -> dict[str, str]:
-    """Each parameter of a SparseBert with learned positions -> the name in their model."""
+    """Each parameter of a SparseBert with learned positions -> the name in their model.
+
+    Raises ValueError for a placement other than "post" and "pre".
+    """
+    check_choice("placement", placement, _STEM)
     stem = _STEM[placement]
     modules = {"embedding_norm": f"{stem}.embeddings.LayerNorm"} | _TOP[placement]
     for i in range(n_layers):
@@ -49,10 +55,15 @@ def bert_names(placement: str, n_layers: int) -> dict[str, str]:
 
 
 def bert_to_transformers(state: Mapping[str, Tensor], placement: str, n_layers: int) -> dict[str, Tensor]:
-    """The state dict of a SparseBert under their names; a segment's embedding and biases, which we lack, are 0."""
+    """The state dict of a SparseBert under their names; a segment's embedding and biases, which we lack, are 0.
+
+    Raises ValueError for a tensor that is missing or has no place there, and as `bert_names` does.
+    """
+    state = State(state, "SparseBert with learned positions", n_layers)
     theirs = {name: state[ours] for ours, name in bert_names(placement, n_layers).items()}
     words, decoder = state["embedding.weight"], _DECODER[placement]
     nothing = words.new_zeros(len(words))
+    state.done()
     return theirs | {
         f"{_STEM[placement]}.embeddings.token_type_embeddings.weight": words.new_zeros(1, words.shape[1]),
         f"{decoder}.decoder.weight": words,

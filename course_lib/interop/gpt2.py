@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.interop.states import State, with_new_names
 from course_lib.models.gpt2 import GPT2
 
 # Ours -> theirs, of a block. Their matrices are (in, out), those of a Linear (out, in): transposed.
@@ -22,11 +23,18 @@ _TOP = {
     "final_norm.weight": "transformer.ln_f.weight",
     "final_norm.bias": "transformer.ln_f.bias",
 }
+_OLD: dict[str, Any] = {
+    "stem": "transformer.", "heads": ("lm_head.",), "renamed": {}, "buffers": r"\.attn\.(masked_)?bias$",
+}  # fmt: skip
 _QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 
 
 def gpt2_to_transformers(state: Mapping[str, Tensor], n_layers: int) -> dict[str, Tensor]:
-    """The state dict of a GPT2 with full heads and pre-norm under the names of GPT2LMHeadModel."""
+    """The state dict of a GPT2 with full heads and pre-norm under the names of GPT2LMHeadModel.
+
+    Raises ValueError for a tensor that is missing or has no place there.
+    """
+    state = State(state, "GPT2", n_layers)
     theirs = {name: state[ours] for ours, name in _TOP.items()}
     theirs["lm_head.weight"] = state["embedding.weight"]
     for i in range(n_layers):
@@ -36,11 +44,21 @@ def gpt2_to_transformers(state: Mapping[str, Tensor], n_layers: int) -> dict[str
                 theirs[f"{there}{other}.{kind}"] = _turned(state[f"{ours}{name}.{kind}"])
             joined = torch.cat([state[f"{ours}{name}.{kind}"] for name in _QKV])
             theirs[f"{there}attn.c_attn.{kind}"] = _turned(joined)
+    state.done()
     return theirs
 
 
 def gpt2_from_transformers(state: Mapping[str, Tensor], n_layers: int) -> dict[str, Tensor]:
-    """The state dict of a GPT2LMHeadModel under the names of our GPT2."""
+    """The state dict of a GPT2LMHeadModel under the names of our GPT2.
+
+    The names of older files on the hub do as well: without "transformer.", with masks among the weights. Raises
+    ValueError for a tensor that is missing or has no place here, and an `lm_head` that is not the embedding.
+    """
+    state = State(with_new_names(state, **_OLD), "GPT2LMHeadModel", n_layers)
+    if "lm_head.weight" in state:
+        head, words = state["lm_head.weight"], state["transformer.wte.weight"]
+        if head.shape != words.shape or not (head.is_meta or torch.equal(head, words)):
+            raise ValueError("state: 'lm_head.weight' is not 'transformer.wte.weight'; in our GPT2 both are one matrix")
     ours = {name: state[theirs] for name, theirs in _TOP.items()}
     for i in range(n_layers):
         here, there = f"blocks.{i}.", f"transformer.h.{i}."
@@ -49,6 +67,7 @@ def gpt2_from_transformers(state: Mapping[str, Tensor], n_layers: int) -> dict[s
                 ours[f"{here}{name}.{kind}"] = _turned(state[f"{there}{other}.{kind}"])
             parts = _turned(state[f"{there}attn.c_attn.{kind}"]).chunk(3)
             ours |= {f"{here}{name}.{kind}": part for name, part in zip(_QKV, parts, strict=True)}
+    state.done()
     return ours
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from course_lib.checks import check_at_least
+from course_lib.interop.states import State, with_new_names
 from course_lib.models.pythia import Pythia
 
 # Ours -> theirs, of a block and around the blocks.
@@ -22,34 +24,57 @@ _TOP = {
     "final_norm.bias": "gpt_neox.final_layer_norm.bias",
     "unembedding.weight": "lm_head.weight",
 }
+_OLD: dict[str, Any] = {
+    "stem": "gpt_neox.", "heads": ("lm_head.",), "renamed": {"embed_out.weight": "lm_head.weight"},
+    "buffers": r"(\.attention\.(masked_)?bias|rotary_emb\.inv_freq)$",
+}  # fmt: skip
 _QKV = ("attention.q_proj", "attention.k_proj", "attention.v_proj")
 _ROPE_TYPES = {"none": "default", "interpolate": "linear"}
 
 
 def pythia_to_transformers(state: Mapping[str, Tensor], n_layers: int, n_heads: int) -> dict[str, Tensor]:
-    """The state dict of a Pythia with RoPE under the names of GPTNeoXForCausalLM."""
+    """The state dict of a Pythia with RoPE under the names of GPTNeoXForCausalLM.
+
+    Raises ValueError for a tensor that is missing or has no place there, and heads that do not fit.
+    """
+    state = State(state, "Pythia with RoPE", n_layers)
     theirs = {name: state[ours] for ours, name in _TOP.items()}
     for i in range(n_layers):
         ours, there = f"blocks.{i}.", f"gpt_neox.layers.{i}."
         for kind in ("weight", "bias"):
             theirs |= {f"{there}{other}.{kind}": state[f"{ours}{name}.{kind}"] for name, other in _BLOCK.items()}
             # One matrix, whose rows are head by head those of query, key and value.
-            heads = [state[f"{ours}{name}.{kind}"].unflatten(0, (n_heads, -1)) for name in _QKV]
+            heads = [_by_head(state[f"{ours}{name}.{kind}"], n_heads, 1) for name in _QKV]
             theirs[f"{there}attention.query_key_value.{kind}"] = torch.cat(heads, 1).flatten(0, 1)
+    state.done()
     return theirs
 
 
 def pythia_from_transformers(state: Mapping[str, Tensor], n_layers: int, n_heads: int) -> dict[str, Tensor]:
-    """The state dict of a GPTNeoXForCausalLM under the names of our Pythia."""
+    """The state dict of a GPTNeoXForCausalLM under the names of our Pythia.
+
+    The names of older files on the hub do as well: "embed_out", masks and angles among the weights. Raises ValueError
+    for a tensor that is missing or has no place here, and heads that do not fit.
+    """
+    state = State(with_new_names(state, **_OLD), "GPTNeoXForCausalLM", n_layers)
     ours = {name: state[theirs] for name, theirs in _TOP.items()}
     for i in range(n_layers):
         here, there = f"blocks.{i}.", f"gpt_neox.layers.{i}."
         for kind in ("weight", "bias"):
             ours |= {f"{here}{name}.{kind}": state[f"{there}{other}.{kind}"] for name, other in _BLOCK.items()}
-            heads = state[f"{there}attention.query_key_value.{kind}"].unflatten(0, (n_heads, -1))
+            heads = _by_head(state[f"{there}attention.query_key_value.{kind}"], n_heads, 3)
             parts = (part.flatten(0, 1) for part in heads.chunk(3, 1))
             ours |= {f"{here}{name}.{kind}": part for name, part in zip(_QKV, parts, strict=True)}
+    state.done()
     return ours
+
+
+def _by_head(tensor: Tensor, n_heads: int, parts: int) -> Tensor:
+    """The rows of n_heads heads, each of `parts` equal parts: (H, parts D, ...)."""
+    check_at_least("n_heads", n_heads, 1)
+    if len(tensor) % (n_heads * parts):
+        raise ValueError(f"n_heads={n_heads} does not fit: the {len(tensor) // parts} channels are not shared equally")
+    return tensor.unflatten(0, (n_heads, -1))
 
 
 def pythia_oracle(model: Pythia) -> Any:

@@ -5,15 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from course_lib.checks import check_at_least, check_token_ids, kind_of
 from course_lib.init import init_weights
 from course_lib.models.residual_mlp import ResidualBlock, ResidualMLPConfig
 from course_lib.norms import LayerNorm
-
-
-def _check_ids(name: str, ids: Tensor) -> None:
-    # As an index, uint8 is a mask, and a product of small integers overflows: both go on, with wrong numbers.
-    if ids.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"{name} has dtype {ids.dtype}; token ids are int64 or int32")
 
 
 def count_bigrams(stream: Tensor, vocab_size: int) -> Tensor:
@@ -22,14 +17,12 @@ def count_bigrams(stream: Tensor, vocab_size: int) -> Tensor:
     Row: the current token; column: the next. Raises ValueError for a stream of more axes, of fewer than two tokens, of
     another dtype than int64 or int32, or with a token outside 0..vocab_size - 1.
     """
-    _check_ids("stream", stream)
+    check_at_least("vocab_size", vocab_size, 1)
+    check_token_ids("stream", stream)
     if stream.ndim != 1 or len(stream) < 2:
         raise ValueError(f"stream has shape {tuple(stream.shape)}; needed is (N,) with N of 2 or more")
-    lowest, highest = (extreme.item() for extreme in stream.aminmax())
-    if lowest < 0 or highest >= vocab_size:  # such a pair would be counted in the cell of another one
-        raise ValueError(
-            f"stream has tokens from {lowest} to {highest}; vocab_size={vocab_size} allows 0 to {vocab_size - 1}"
-        )
+    # On a GPU too: a pair of other tokens would be counted in the cell of another one.
+    check_token_ids("stream", torch.stack(stream.aminmax()).cpu(), vocab_size)
     pairs = stream[:-1].long() * vocab_size + stream[1:]
     return torch.bincount(pairs, minlength=vocab_size**2).view(vocab_size, vocab_size).float()
 
@@ -50,8 +43,8 @@ class CountedBigram(nn.Module):
 
     def __init__(self, counts: Tensor, weight: float | None = None) -> None:
         super().__init__()
-        if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
-            raise ValueError(f"counts has shape {tuple(counts.shape)}; needed is (V, V)")
+        if not isinstance(counts, Tensor) or counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+            raise ValueError(f"counts is {kind_of(counts)}; needed is (V, V)")
         if not (counts >= 0).all():
             raise ValueError(f"counts has {counts.min().item()} as its smallest; it must be 0 or more")
         if weight is not None and not 0 <= weight <= 1:
@@ -66,7 +59,7 @@ class CountedBigram(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (..., T) -> log p of each next token, (..., T, V): logits that are their own log-softmax; -inf: p = 0."""
-        _check_ids("ids", ids)
+        check_token_ids("ids", ids, len(self.trust))
         trust = self.trust[ids].unsqueeze(-1)  # (..., T, 1)
         return torch.log(trust * self.row[ids] + (1 - trust) * self.frequency)
 
@@ -82,21 +75,22 @@ class KneserNeyBigram(CountedBigram):
 
     def __init__(self, counts: Tensor) -> None:
         super().__init__(counts)
+        counts = counts.to(self.row)
         once, twice = (counts == 1).sum(), (counts == 2).sum()
         if once == 0:
             raise ValueError("counts has no pair that was seen once; the discount cannot be estimated from it")
-        discount = once / (once + 2 * twice)
+        discount = once.to(counts) / (once + 2 * twice).to(counts)
         seen, followers = counts.sum(1), (counts > 0).sum(1)  # (V,), (V,)
         kept = seen - discount * followers  # (V,): counts of a row that remain
         before = (counts > 0).sum(0) + 1  # (V,): different tokens that each one follows; 1, so that none is impossible
         self.row = (counts - discount).clamp(min=0) / torch.where(kept > 0, kept, 1).unsqueeze(1)
         self.trust = torch.where(kept > 0, kept / seen.clamp(min=1), 0)
-        self.frequency = before / before.sum()
+        self.frequency = before.to(counts) / before.sum().to(counts)
 
 
 @dataclass(frozen=True)
 class BigramConfig:
-    """Sizes of a BigramNetwork; __post_init__ raises ValueError for one below 1."""
+    """Sizes of a BigramNetwork; __post_init__ raises ValueError for one that is not a whole number of 1 or more."""
 
     vocab_size: int
     d_model: int = 64
@@ -106,15 +100,14 @@ class BigramConfig:
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "d_model", "d_ff", "n_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1")
+            check_at_least(name, getattr(self, name), 1)
 
 
 class BigramNetwork(nn.Module):
     """A GPT without attention: embedding, a residual stream with MLP blocks, norm, unembedding.
 
     ids (..., T) -> logits (..., T, V). Each position is computed on its own, so it can know no more than a bigram.
-    Raises ValueError for ids that are not int64 or int32.
+    Raises ValueError for ids that are not int64 or int32, or (on a CPU) not in the vocabulary.
     """
 
     def __init__(self, config: BigramConfig) -> None:
@@ -129,7 +122,7 @@ class BigramNetwork(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (..., T) -> logits (..., T, V)."""
-        _check_ids("ids", ids)
+        check_token_ids("ids", ids, self.config.vocab_size)
         x = self.embedding(ids)  # (..., T, C)
         for block in self.blocks:
             x = block(x)
@@ -143,8 +136,13 @@ def counted_loss(model: nn.Module, counts: Tensor) -> tuple[Tensor, dict[str, Te
     value as the mean over all tokens of the corpus, at the cost of V tokens. Raises ValueError for counts that are not
     the (V, V) of the model.
     """
+    if not isinstance(counts, Tensor) or counts.ndim != 2:
+        raise ValueError(f"counts is {kind_of(counts)}; needed is (V, V)")
     every_token = torch.arange(len(counts), device=counts.device)
-    logits = model(every_token)  # (V, V)
+    try:
+        logits = model(every_token)  # (V, V)
+    except ValueError as error:
+        raise ValueError(f"counts has shape {tuple(counts.shape)}; the model refuses its tokens: {error}") from None
     if logits.shape != counts.shape:
         raise ValueError(f"counts has shape {tuple(counts.shape)}; the model's logits need {tuple(logits.shape)}")
     log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)

@@ -8,7 +8,7 @@ from torch import Tensor
 from course_lib.attention.arguments import check_key_mask
 from course_lib.attention.kv_cache import Cache, cached_length
 from course_lib.attention.places import Places, padded_positions
-from course_lib.checks import kind_of, on_host
+from course_lib.checks import check_token_ids, kind_of, on_host
 from course_lib.positions.base import check_positions
 
 
@@ -16,11 +16,7 @@ def check_ids(ids: object, vocab_size: int) -> None:
     """Raise ValueError unless `ids` is a tensor (B, T) of int64 or int32 and, on the CPU, from 0 to vocab_size - 1."""
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in (torch.int32, torch.int64):
         raise ValueError(f"ids is {kind_of(ids)}; needed is int64 or int32 (B, T)")
-    if on_host(ids) and ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
-        raise ValueError(
-            f"ids goes from {int(ids.min())} to {int(ids.max())}; with vocab_size={vocab_size} the last is "
-            f"{vocab_size - 1}: do they come from another tokenizer?"
-        )
+    check_token_ids("ids", ids, vocab_size)
 
 
 def check_length(ids: Tensor, caches: Sequence[Cache] | None, max_positions: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.attention import AttentionFn, MultiHeadAttention, attention
+from course_lib.checks import check_above, check_at_least
 from course_lib.features import record, record_attention
 from course_lib.init import init_weights
 from course_lib.norms import LayerNorm
@@ -14,7 +15,7 @@ from course_lib.norms import LayerNorm
 
 @dataclass(frozen=True)
 class LookupConfig:
-    """Sizes of a Lookup; __post_init__ raises ValueError for one below 1, or a start that is not above 0."""
+    """Sizes of a Lookup; __post_init__ raises ValueError for what is no whole number of 1 or more, or a start <= 0."""
 
     n_words: int  # words that can be asked for
     n_answers: int
@@ -25,10 +26,8 @@ class LookupConfig:
 
     def __post_init__(self) -> None:
         for name in ("n_words", "n_answers", "d_model", "head_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1")
-        if not self.start > 0:
-            raise ValueError(f"start={self.start}; it must be above 0")
+            check_at_least(name, getattr(self, name), 1)
+        check_above("start", self.start, 0)
 
 
 class Lookup(nn.Module):

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from course_lib.checks import check_above, check_at_least, check_choice, check_not_negative
 from course_lib.init import init_weights
 from course_lib.mlp import MLP
-from course_lib.norms import make_norm
+from course_lib.norms import NORMS, make_norm
 
 PLACEMENTS = ("pre", "post")
 
@@ -28,12 +29,11 @@ class ResidualMLPConfig:
 
     def __post_init__(self) -> None:
         for name in ("d_in", "d_model", "d_ff", "n_layers", "n_classes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}; it must be at least 1")
-        if self.placement not in PLACEMENTS:
-            raise ValueError(f"placement={self.placement!r}; allowed are {', '.join(PLACEMENTS)}")
-        if not self.skip_scale >= 0:
-            raise ValueError(f"skip_scale={self.skip_scale}; it must be 0 or more")
+            check_at_least(name, getattr(self, name), 1)
+        check_choice("norm", self.norm, NORMS)
+        check_choice("placement", self.placement, PLACEMENTS)
+        check_not_negative("skip_scale", self.skip_scale)
+        check_above("init_gain", self.init_gain, 0)
 
 
 class ResidualBlock(nn.Module):

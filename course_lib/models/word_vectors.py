@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from course_lib.checks import check_at_least
+
 
 def count_vectors(sentences: Sequence[str], n_words: int, dim: int) -> tuple[list[str], Tensor]:
     """The `n_words` most frequent words of English sentences, and a vector for each: (n_words, dim) float32.
@@ -17,11 +19,13 @@ def count_vectors(sentences: Sequence[str], n_words: int, dim: int) -> tuple[lis
     Raises ValueError for sentences with fewer than n_words different words, or a dim outside 1..n_words.
     Source: Levy, Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization", section 4.2.
     """
+    check_at_least("n_words", n_words, 1)
+    check_at_least("dim", dim, 1)
     found = [sorted(set(re.findall(r"[a-z]+(?:'[a-z]+)?", sentence.lower()))) for sentence in sentences]
     words = [word for word, _ in Counter(word for row in found for word in row).most_common(n_words)]
     if len(words) < n_words:
         raise ValueError(f"n_words={n_words}; the sentences have {len(words)} different words")
-    if not 1 <= dim <= n_words:
+    if dim > n_words:
         raise ValueError(f"dim={dim}; allowed is 1 to n_words={n_words}")
     number = {word: i for i, word in enumerate(words)}
     rows = [[number[word] for word in row if word in number] for row in found]

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from course_lib.checks import check_at_least, check_range
+
 MOST_CATEGORIES = 12  # six colours, plain and striped
 _VISIBLE = {"": "∅", "\n": "⏎", "\t": "⇥", " ": "▁"}
 
@@ -23,8 +25,8 @@ class PatchImage:
         p = self.pixels
         if not isinstance(p, np.ndarray) or p.dtype != np.uint8 or p.ndim != 3 or p.shape[2] != 3 or not p.size:
             raise ValueError(f"pixels is {_describe(p)}; needed is a uint8 array (height, width, 3)")
-        if self.rows < 1 or self.columns < 1:
-            raise ValueError(f"rows={self.rows}, columns={self.columns}; both must be 1 or more")
+        check_at_least("rows", self.rows, 1)
+        check_at_least("columns", self.columns, 1)
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,7 @@ class AttentionMaps:
             named["query"] = (selection.query, n_queries)
         named |= {f"heads: {head}": (head, heads) for head in selection.heads}
         for name, (index, count) in named.items():
-            if not 0 <= index < count:
-                raise ValueError(f"{name}={index}; allowed is 0 to {count - 1}")
+            check_range(name, index, 0, count - 1)
 
     def text(self, selection: Selection) -> str:
         """One line: the strongest weight of the selected map, or of its locked query."""

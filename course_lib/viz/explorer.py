@@ -18,6 +18,7 @@ from PIL import Image
 from torch import nn
 
 from course_lib.attention.masks import Pattern
+from course_lib.checks import check_at_least
 from course_lib.tokenization import Tokenizer
 from course_lib.viz.attention_maps import AttentionMaps, Selection, visible
 from course_lib.viz.attention_plot import plot_maps
@@ -62,8 +63,7 @@ class AttentionExplorer(anywidget.AnyWidget):
     ) -> None:
         if not isinstance(maps, AttentionMaps):
             raise ValueError(f"maps is a {type(maps).__name__}; needed are AttentionMaps")
-        if window < 1:
-            raise ValueError(f"window={window}; allowed is 1 or more")
+        check_at_least("window", window, 1)
         self.maps, self.window, self._compute, self._count = maps, window, compute, 0
         palette = (mpl.colormaps["viridis"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
         super().__init__(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from course_lib.attention.arguments import Mask
 from course_lib.attention.masks import Pattern
+from course_lib.checks import check_at_least
 from course_lib.features import record_attention
 from course_lib.tokenization import Tokenizer
 from course_lib.viz.attention_maps import AttentionMaps, as_array
@@ -26,8 +27,7 @@ def maps_of(
     """
     room = min(256, getattr(getattr(model, "config", None), "max_positions", 256))
     max_tokens = room if max_tokens is None else max_tokens
-    if max_tokens < 1:
-        raise ValueError(f"max_tokens={max_tokens}; it must be at least 1")
+    check_at_least("max_tokens", max_tokens, 1)
     ids = tokenizer.encode(text, start=start, end=end)
     if len(ids) == start + end:
         raise ValueError("The text is empty: type at least one character.")

@@ -136,8 +136,8 @@ DIGEST = "9902384a6eff51af"
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"n_questions": 0}, "n_questions=0, length=256; needed are 24 tokens for each, and 24 more"),
-        ({"n_questions": 8, "length": 215}, "n_questions=8, length=215; needed are 24 tokens"),
+        ({"n_questions": 0}, "n_questions=0; it must be 1 or more, a whole number"),
+        ({"n_questions": 8, "length": 215}, "n_questions=8, length=215; needed are 24 tokens for each, and 24 more"),
         ({"split": "dev"}, "split='dev'; allowed are 'train', 'validation', 'test'"),
     ],
 )

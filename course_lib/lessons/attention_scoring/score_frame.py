@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from course_lib.checks import check_above, check_at_least, check_choice, check_range
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 WIDTHS = tuple(2**i for i in range(11))  # 1 to 1024
@@ -50,12 +51,9 @@ def score_frame(d: int, temperature: float, scale: str, seed: int = 1) -> ScoreF
     All entries are independent, normal, of mean 0 and variance 1. Raises ValueError for a d outside 1..1024, a
     temperature that is not above 0, or an unknown scale.
     """
-    if not 1 <= d <= WIDTHS[-1]:
-        raise ValueError(f"d={d}; allowed is 1 to {WIDTHS[-1]}")
-    if not temperature > 0:
-        raise ValueError(f"temperature={temperature}; it must be above 0")
-    if scale not in SCALES:
-        raise ValueError(f"scale={scale!r}; allowed are {', '.join(SCALES)}")
+    check_range("d", d, 1, WIDTHS[-1])
+    check_above("temperature", temperature, 0)
+    check_choice("scale", scale, SCALES)
     vectors = torch.randn(9, WIDTHS[-1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64)[:, :d]
     logits = vectors[1:] @ vectors[0] * d ** -SCALES[scale] / temperature
     weights = logits.softmax(-1)
@@ -106,13 +104,13 @@ def sweep(n_keys: int = 16, n_draws: int = 1600, widths: Sequence[int] = WIDTHS,
     or a width below 1.
     """
     for name, value in (("n_keys", n_keys), ("n_draws", n_draws), ("widths", min(widths, default=0))):
-        if value < 1:
-            raise ValueError(f"{name}={value}; it must be at least 1")
+        check_at_least(name, value, 1)
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, dict[str, list]] = {name: {"q·k": [], "q·k/√d": []} for name in ("spread", "entropy", "gradient")}
     for d in widths:
-        q = torch.randn(n_draws, 1, d, generator=generator)
-        dots = (torch.randn(n_draws, n_keys, d, generator=generator) * q).sum(-1).double()  # (draws, keys)
+        q = torch.randn(n_draws, 1, d, generator=generator, dtype=torch.float32)
+        k = torch.randn(n_draws, n_keys, d, generator=generator, dtype=torch.float32)
+        dots = (k * q).sum(-1).double()  # (draws, keys)
         for name, scores in (("q·k", dots), ("q·k/√d", dots / d**0.5)):
             weights = scores.softmax(-1)
             found["spread"][name].append(scores.std().item())

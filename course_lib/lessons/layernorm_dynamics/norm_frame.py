@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from course_lib.checks import check_range
 from course_lib.dynamics import EDGES
 from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
@@ -57,8 +58,7 @@ def norm_frame(traces: Traces, norm: str, layer: int, step: int) -> NormFrame:
         raise ValueError(f"norm={norm!r}; there are {', '.join(traces)}")
     trace = {name: tensor.float().numpy() for name, tensor in traces[norm].items()}
     n_layers = trace["gain"].shape[1]
-    if not 0 <= layer < n_layers:
-        raise ValueError(f"layer={layer}; allowed is 0 to {n_layers - 1}")
+    check_range("layer", layer, 0, n_layers - 1)
     index = int(np.searchsorted(trace["steps"], step, side="right")) - 1
     if index < 0:
         raise ValueError(f"step={step}; the first snapshot is at step {int(trace['steps'][0])}")

@@ -14,7 +14,7 @@ from course_lib.attention.global_local import global_local_attention
 from course_lib.attention.local import block_of, is_short, local_attention
 from course_lib.attention.masks import Pattern, dilated, full, global_tokens, window
 from course_lib.attention.sdpa import attention
-from course_lib.checks import check_at_least
+from course_lib.checks import check_at_least, check_choice
 
 KINDS = ("full", "window", "window + global", "BigBird", "dilated")
 CATEGORIES = ("nothing", "all", "window", "random block", "global", "computed in vain")  # by their number in a map
@@ -36,8 +36,7 @@ class Choice:
     places: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r}; allowed are {', '.join(KINDS)}")
+        check_choice("kind", self.kind, KINDS)
         check_at_least("radius", self.radius, 0)
         check_at_least("n_random", self.n_random, 0)
         check_at_least("dilation", self.dilation, 1)
@@ -108,7 +107,7 @@ class Choice:
     def runs(self, length: int) -> dict[str, Callable[[], Tensor]]:
         """The attention of random vectors, "dense" with the mask made before, and "blocked" where there is a kernel."""
         generator = torch.Generator().manual_seed(0)
-        q, k, v = torch.randn(3, 1, HEADS, length, HEAD_DIM, generator=generator)
+        q, k, v = torch.randn(3, 1, HEADS, length, HEAD_DIM, generator=generator, dtype=torch.float32)
         places = torch.arange(length)
         mask = None if self.kind == "full" else self.pattern(length).dense(places, places)
         found: dict[str, Callable[[], Tensor]] = {"dense": lambda: attention(q, k, v, mask=mask)}

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from course_lib.attention.local import block_of
+from course_lib.checks import check_range
 from course_lib.lessons.local_and_global_attention.pattern_choice import HEAD_DIM, HEADS, Choice
 from course_lib.measure import seconds, timed
 
@@ -107,8 +108,7 @@ def pattern_frame(
     `measure(run)` gives the seconds of a call; it is asked for `length` and the lengths `timed`. Raises ValueError as
     `Choice` does, for another length, and for a global token behind the end of the text.
     """
-    if not 2 <= length <= LONGEST:
-        raise ValueError(f"length={length}; allowed is 2 to {LONGEST}")
+    check_range("length", length, 2, LONGEST)
     choice = Choice(kind, radius, n_random, dilation, tuple(places))
     if choice.globals(max(places, default=0) + 1) != choice.globals(length):
         raise ValueError(f"A global token at place {max(places)} needs a text of {max(places) + 1} tokens; T={length}.")

@@ -11,6 +11,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from course_lib.checks import check_range
 from course_lib.models.sparse_bert import SparseBert
 from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
@@ -58,8 +59,7 @@ def reach_frame(model: SparseBert, ids: Tensor, place: int, global_mask: Tensor 
     for name, value in (("ids", ids), ("global_mask", global_mask)):
         if value is not None and value.ndim != 1:
             raise ValueError(f"{name} has shape {tuple(value.shape)}; needed is one text (T,)")
-    if not 0 <= place < len(ids):
-        raise ValueError(f"place={place}; allowed is 0 to {len(ids) - 1}")
+    check_range("place", place, 0, len(ids) - 1)
     width = model.config.d_model
     squares = torch.zeros(model.config.n_layers + 1, len(ids), dtype=torch.float64)
     for channels in torch.arange(width, device=ids.device).split(CHANNELS):

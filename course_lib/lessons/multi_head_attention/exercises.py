@@ -14,9 +14,9 @@ from course_lib.attention import Pattern, attention, causal
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
 from course_lib.exercises.mistakes import Mistakes, expect_by
-from course_lib.experiments.language import next_token_loss
 from course_lib.generation import next_token_probabilities
 from course_lib.models.gpt2 import GPT2
+from course_lib.training import next_token_loss
 
 B, T, HEADS, WIDTH = 2, 5, 3, 4
 C = HEADS * WIDTH

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from course_lib.checks import check_at_least
 from course_lib.positions.alibi import UNIFORM_SLOPE, AlibiPosition
 from course_lib.positions.relative import t5_buckets
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
@@ -176,9 +177,7 @@ def _fraction(slope: float) -> str:
 
 
 def _distances(length: int) -> torch.Tensor:
-    if length < 2:
-        raise ValueError(f"length={length}; it must be at least 2")
-    return torch.arange(length)
+    return torch.arange(check_at_least("length", length, 2))
 
 
 def _log_distance(ax: Axes, length: int) -> None:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from course_lib.checks import check_at_least
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, new_figure
 
 Head = tuple[int, int]  # layer, head
@@ -68,8 +69,9 @@ def plot_profiles(
     if len({len(row) for row in heads.values()}) > 1:
         raise ValueError(f"chosen: numbers are { {name: len(row) for name, row in heads.items()} }; needed are as many")
     columns = len(next(iter(heads.values())))
-    if not columns or longest < 1:
-        raise ValueError(f"chosen has {columns} heads, longest={longest}; needed is one or more of each")
+    if not columns:
+        raise ValueError("chosen has 0 heads for each model; needed is one or more")
+    check_at_least("longest", longest, 1)
     figure, axes = new_figure(
         columns + 1,
         len(models),

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from course_lib.checks import check_at_least, check_range
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 HOLDS = 1.1  # a scheme whose perplexity grows by at most this factor beyond the trained length, holds
@@ -56,10 +57,9 @@ def position_edges(length: int, trained: int, per_octave: int = 2) -> np.ndarray
 
     Raises ValueError unless 1 <= trained <= length and per_octave is 1 or more.
     """
-    if not 1 <= trained <= length or per_octave < 1:
-        raise ValueError(
-            f"trained={trained}, length={length}, per_octave={per_octave}; needed is 1 <= trained <= length"
-        )
+    check_at_least("per_octave", per_octave, 1)
+    check_at_least("length", length, 1)
+    check_range("trained", trained, 1, length)
     steps = np.arange(-per_octave * 20, per_octave * 20 + 1)
     edges = np.unique(np.round(trained * 2.0 ** (steps / per_octave)).astype(int))
     return np.array([0, *edges[(edges >= 1) & (edges < length)], length])

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
+from course_lib.checks import check_at_least, check_even, check_range
 from course_lib.positions.rope import RotaryPosition, rope_frequencies
 from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
@@ -23,8 +24,7 @@ def example_vectors(head_dim: int = 16, seed: int = 0) -> tuple[np.ndarray, np.n
     -> two arrays (head_dim,), the pairs in the layout "half_split". Raises ValueError for a head_dim that is odd or
     below 2.
     """
-    if head_dim < 2 or head_dim % 2:
-        raise ValueError(f"head_dim={head_dim}; it must be even and at least 2")
+    check_even("head_dim", head_dim)
     draw = np.random.default_rng(seed)
     angle = draw.uniform(-np.pi, np.pi, head_dim // 2)
     vectors = []
@@ -72,13 +72,12 @@ def rope_frame(q_pos: int, k_pos: int, pair: int, theta: float = 10000.0, *, q: 
     Raises ValueError for positions below 0, a pair that is not there, q and k of different shapes, and as
     `RotaryPosition` does.
     """
-    if min(q_pos, k_pos) < 0:
-        raise ValueError(f"q_pos={q_pos}, k_pos={k_pos}; positions begin at 0")
+    check_at_least("q_pos", q_pos, 0)
+    check_at_least("k_pos", k_pos, 0)
     if q.shape != k.shape or q.ndim != 1:
         raise ValueError(f"q has shape {q.shape}, k {k.shape}; needed is twice (head_dim,)")
     position = RotaryPosition(len(q), theta)
-    if not 0 <= pair < len(q) // 2:
-        raise ValueError(f"pair={pair}; allowed is 0 to {len(q) // 2 - 1}")
+    check_range("pair", pair, 0, len(q) // 2 - 1)
 
     distances = np.arange(-SPAN, SPAN + 1)
     fixed = turned(position, q, np.array([SPAN]))

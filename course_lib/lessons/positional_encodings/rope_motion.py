@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from course_lib.checks import check_at_least, check_range
 from course_lib.lessons.positional_encodings.rope_frame import (
     QUERY,
     SCORE,
@@ -50,8 +51,8 @@ def rope_steps(
     """
     if len(pairs) != 4 or not all(0 <= pair < len(q) // 2 for pair in pairs):
         raise ValueError(f"pairs={tuple(pairs)}; needed are four, from 0 to {len(q) // 2 - 1}")
-    if not 1 <= back <= length - 2:
-        raise ValueError(f"back={back}; allowed is 1 to {length - 2}, with length={length}")
+    check_at_least("length", length, 3)
+    check_range("back", back, 1, length - 2)
     position, places = RotaryPosition(len(q), theta), np.arange(length)
     dots = turned(position, q, places).reshape(length, -1) @ turned(position, k, places).reshape(length, -1).T  # (T, T)
     scores = np.where(places[:, None] >= places, dots, np.nan)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
+from course_lib.checks import check_at_least
 from course_lib.positions.absolute import sinusoids
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
@@ -37,8 +38,7 @@ def sinusoid_view(d_model: int, length: int = 128, places: tuple[int, ...] | Non
     `places` None is the first, the middle and the last. Raises ValueError for a length below 8, a place outside, and a
     d_model that `sinusoids` refuses.
     """
-    if length < 8:
-        raise ValueError(f"length={length}; it must be at least 8")
+    check_at_least("length", length, 8)
     places = (0, length // 2, length - 1) if places is None else tuple(places)
     if not places or not all(0 <= place < length for place in places):
         raise ValueError(f"places={places}; needed is one or more, from 0 to {length - 1}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from course_lib.checks import check_at_least
 from course_lib.positions.rope import rope_frequencies
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
@@ -32,8 +33,7 @@ class Wavelengths:
 
 def wavelengths(rotary_dim: int, theta: float = 10000.0, *, trained: int = 128, factor: float = 8.0) -> Wavelengths:
     """Compute `rope_frequencies` with each extension. Raises ValueError as it does, and for trained below 1."""
-    if trained < 1:
-        raise ValueError(f"trained={trained}; it must be at least 1")
+    check_at_least("trained", trained, 1)
     turns = {
         name: 2 * np.pi / rope_frequencies(
             rotary_dim, theta, extension=name, factor=1.0 if name == "none" else factor

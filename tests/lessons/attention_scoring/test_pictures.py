@@ -62,8 +62,8 @@ def test_the_sweep_says_what_section_4_says():
     assert 1e3 < typical[0] / typical[-1] < 1e5
     assert mean[-1] > 0.05  # "but the mean falls slowly"
     assert plot_sweep(found).axes[0].get_yscale() == "log"
-    for wrong in ({"n_keys": 0}, {"n_draws": 0}, {"widths": ()}, {"widths": (0, 2)}):
-        with pytest.raises(ValueError, match="must be at least 1"):
+    for wrong in ({"n_keys": 0}, {"n_draws": 0}, {"widths": ()}, {"widths": (0, 2)}, {"n_draws": 9.0}):
+        with pytest.raises(ValueError, match="must be 1 or more, a whole number"):
             sweep(**wrong)
 
 

@@ -13,12 +13,12 @@ from course_lib import pretrained
 from course_lib.attention import Pattern, causal, global_tokens, local_attention, random_blocks
 from course_lib.attention import window as library_window
 from course_lib.attention.online import Running
-from course_lib.experiments import language
 from course_lib.lessons.local_and_global_attention import exercises as check
 from course_lib.lessons.local_and_global_attention.exercises.blocks import _blocked, as_attention_fn
 from course_lib.lessons.local_and_global_attention.exercises.reach import _hops
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
+from course_lib.training import windows
 from tests.conftest import ROOT, load_file
 from tests.exercises.cases import expect_answer_to_stub, expect_own_message, pairs, with_declared
 
@@ -262,7 +262,7 @@ def test_injection_runs_in_the_encoder(encoder):
 def test_injection_runs_in_the_shipped_models():
     """Short windows: each of the two trains for ten steps."""
     encoder, gpt2 = pretrained.load("sparse-bert-tiny"), pretrained.load("gpt2-tiny")
-    held_out = language.windows(("speeches",), "validation", 40)[:2]
+    held_out = windows(("speeches",), "validation", 40)[:2]
     for result in (
         check.injected(SOLUTIONS.local, encoder, held_out),
         check.injected_online(SOLUTIONS.add_tile, gpt2, held_out, tile=16),

@@ -477,7 +477,7 @@ def test_curves_of_losses():
 @pytest.mark.parametrize(
     ("action", "words"),
     [
-        (lambda: Choice("random"), "kind='random'; allowed are full, window"),
+        (lambda: Choice("random"), "kind='random'; allowed are 'full', 'window'"),
         (lambda: Choice("window", -1), "radius=-1"),
         (lambda: Choice("BigBird", 8, -1), "n_random=-1"),
         (lambda: Choice("dilated", 8, 1, 0), "dilation=0"),

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from course_lib.evaluation import future_leak
-from course_lib.experiments import language
 from course_lib.lessons.positional_encodings import exercises as check
 from course_lib.lessons.positional_encodings.exercises import own_scheme
 from course_lib.models.pythia import Pythia, PythiaConfig
@@ -15,6 +14,7 @@ from course_lib.positions import AlibiPosition, Position, RotaryPosition, T5Posi
 from course_lib.positions.absolute import sinusoids
 from course_lib.positions.relative import t5_buckets
 from course_lib.positions.rope import change_layout, rotate_pairs
+from course_lib.training import windows
 from tests.conftest import ROOT, load_file
 from tests.exercises.cases import expect_answer_to_stub, expect_own_message, pairs, with_declared
 
@@ -245,7 +245,7 @@ def test_injection_runs_in_pythia(rope):
 
 def test_injection_runs_on_real_text():
     model = Pythia(PythiaConfig(d_model=32, n_heads=2, n_layers=1, rotary_pct=1.0))
-    held_out = language.windows(("speeches",), "validation", 40)[:2]
+    held_out = windows(("speeches",), "validation", 40)[:2]
     result = check.injected(SOLUTIONS.rotate, model, held_out)
     assert result.ok, result
 

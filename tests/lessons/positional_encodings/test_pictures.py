@@ -343,7 +343,7 @@ def test_heads_by_distance():
         (lambda: wavelengths(16, trained=0), "trained=0"),
         (lambda: wavelengths(16, factor=0.5), "factor=0.5"),
         (lambda: interval([1.0]), "values has shape (1,)"),
-        (lambda: position_edges(10, 11), "trained=11, length=10"),
+        (lambda: position_edges(10, 11), "trained=11; allowed is 1 to 10, a whole number"),
         (lambda: perplexity_by_position({}), "losses is empty"),
         (lambda: perplexity_by_position({"rope": [1.0]}), "'rope' has shape (1,)"),
         (lambda: growth_by_position({"rope": [[1.0] * 9]}, {}, 4), "windows: 'rope' has shape ()"),

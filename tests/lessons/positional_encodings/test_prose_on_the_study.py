@@ -10,11 +10,11 @@ import torch
 from course_lib import tokenization
 from course_lib.evaluation import next_token_losses
 from course_lib.experiments import load, load_tensors
-from course_lib.experiments.language import windows
 from course_lib.experiments.positions import held_out_texts
 from course_lib.lessons.positional_encodings.scheme_dots import relative_perplexity
 from course_lib.models.bigram import KneserNeyBigram, count_bigrams
 from course_lib.positions.alibi import alibi_slopes
+from course_lib.training import windows
 from tests.lessons.positional_encodings.test_prose import OUTPUT, PROSE, says
 
 SCHEMES = ("rope", "alibi", "t5", "shaw", "sinusoidal", "learned", "none")

@@ -13,8 +13,8 @@ from course_lib.attention.online import add_tile as right
 from course_lib.exercises import Wrong, call, checker, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
 from course_lib.exercises.mistakes import Mistakes, expect_by, part
-from course_lib.experiments.language import next_token_loss
 from course_lib.models.gpt2 import GPT2
+from course_lib.training import next_token_loss
 
 B, H, T, D, TILE = 2, 2, 5, 6, 4
 STEPS = 3  # tiles

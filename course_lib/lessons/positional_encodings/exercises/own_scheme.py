@@ -10,11 +10,12 @@ from torch import Tensor
 
 from course_lib import corpora, positions
 from course_lib.attention import with_attention
+from course_lib.checks import check_at_least
 from course_lib.evaluation import future_leak, next_token_losses, perplexity
 from course_lib.exercises import Wrong, call, checker, expect_kind, learners_code
-from course_lib.experiments.language import next_token_loss, optimise, windows
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import Position
+from course_lib.training import next_token_loss, optimise, windows
 
 WIDTH, HEADS, READ, TRAINED = 64, 4, 512, 128
 SIZES = PythiaConfig(max_positions=READ, d_model=WIDTH, n_heads=HEADS, n_layers=2, position="none")
@@ -175,8 +176,7 @@ def scheme(fn: Scheme, steps: int = 150) -> str:
 
     Two small Pythias are trained for `steps` steps on 128 tokens, one with it and one without any scheme.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps}; it must be at least 1")
+    check_at_least("steps", steps, 1)
     mine = copy.deepcopy(_built(fn)).eval()
     with learners_code("The check of your scheme"):
         _expect_hooks(mine)

@@ -11,10 +11,10 @@ from course_lib.attention import attention, causal, with_attention
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
 from course_lib.exercises.mistakes import Mistakes, expect_by
-from course_lib.experiments.language import next_token_loss
 from course_lib.models.pythia import Pythia
 from course_lib.positions import Position, RotaryPosition
 from course_lib.positions.rope import change_layout
+from course_lib.training import next_token_loss
 
 B, H, T, D = 2, 3, 5, 8
 Rotate = Callable[[Tensor, Tensor, float], Tensor]

@@ -1,4 +1,4 @@
-"""Run by test_training.py in processes of its own: train until it kills itself, or with another."""
+"""Run by test_processes.py in processes of its own: train until it kills itself, or with another."""
 
 import json
 import os
@@ -9,11 +9,10 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from course_lib import checkpoint
 from course_lib.corpora import shuffled_batches
 from course_lib.runtime import processes
-from course_lib.training import classification_loss, train
-from tests.test_training import data, fit, network
+from course_lib.training import checkpoint, classification_loss, train
+from tests.training.toy import data, fit, network
 
 
 def kill() -> None:
@@ -36,12 +35,16 @@ def killed_run(folder: Path, moment: str) -> None:
 
 
 def shared_run(folder: Path) -> None:
-    model = network().double()
-    model[2].p = 0.0
     x, y = data()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     batches = shuffled_batches((x.double(), y), 16, 3)
-    history = train(model, batches, classification_loss, optimizer, steps=12, seed=4, progress=False)
+    for stop_at in (5, None):  # broken off, and taken up again
+        model = network().double()
+        model[2].p = 0.0
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        history = train(
+            model, batches, classification_loss, optimizer, steps=12, seed=4, progress=False, stop_at=stop_at,
+            checkpoint_dir=folder / "run",
+        )  # fmt: skip
     state = processes()
     if state.is_main_process:
         safetensors.torch.save_file(model.state_dict(), folder / "weights.safetensors")
