@@ -8,7 +8,7 @@ from torch import nn
 from course_lib.attention import AdditiveAttention, MultiHeadAttention, Places, attention, causal
 from course_lib.attention.arguments import AttentionFn
 from tests.conftest import randomise, relative_error
-from tests.toy_positions import Toy, by_hand
+from tests.positions.toy import Toy, by_hand
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 C, H, B, T, S = 12, 3, 2, 5, 7
