@@ -13,10 +13,10 @@ from course_lib.attention import MultiHeadAttention, Pattern, attention, causal,
 from course_lib.attention.masks import dilated, global_tokens
 from course_lib.attention.online import Running, add_tile, cut, divided, no_keys_yet, online_attention
 from course_lib.measure import peak_bytes, slope
+from tests.attention.test_attention import BAD, call
 from tests.conftest import relative_error
-from tests.test_attention import BAD, call
+from tests.positions.toy import Toy
 from tests.test_meta import NoCpu, OneSequence
-from tests.toy_positions import Toy
 
 explicit = partial(attention, impl="explicit")
 PATTERNS = {
