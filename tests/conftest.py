@@ -25,16 +25,26 @@ def root() -> Path:
 
 
 def randomise(module: nn.Module) -> nn.Module:
-    """Give every parameter, gains and biases too, random values: ones and zeros hide mapping errors."""
+    """Give every parameter, gains and biases too, random values: ones and zeros hide mapping errors.
+
+    Matrices keep the scale of what they are applied to, about, so that logits are of order 1: in a softmax that chooses
+    one key, or between keys that are all alike, the gradients of queries and keys are nothing, and no error is seen.
+    """
     with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.5 + 0.3)
+        for name, parameter in module.named_parameters():
+            numbers = torch.randn_like(parameter)
+            if parameter.ndim > 1:
+                parameter.copy_(1.5 * numbers / parameter.shape[-1] ** 0.5)
+            else:
+                parameter.copy_(0.3 * numbers + name.endswith("weight"))  # a gain is near 1, a bias near 0
     return module
 
 
 def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
-    """Largest difference, relative to the largest entry."""
-    return ((got.double() - want.double()).abs().max() / want.double().abs().max().clamp(min=1e-30)).item()
+    """Largest difference, relative to the largest entry of `want`: no measure of what is zero in theory."""
+    largest = want.double().abs().max()
+    assert largest > 0, "nothing that an error could be relative to"
+    return ((got.double() - want.double()).abs().max() / largest).item()
 
 
 def load_file(path: Path) -> ModuleType:
