@@ -29,11 +29,10 @@ def check_at_least(name: str, value: int, least: int) -> int:
     return whole
 
 
-def check_sizes(**sizes: int | None) -> None:
-    """Raise ValueError for a size that is not a whole number of 1 or more; None, a default, passes."""
+def check_sizes(**sizes: int) -> None:
+    """Raise ValueError for a size that is not a whole number of 1 or more."""
     for name, value in sizes.items():
-        if value is not None:
-            check_at_least(name, value, 1)
+        check_at_least(name, value, 1)
 
 
 def check_even(name: str, value: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from course_lib import checks, corpora, dynamics, evaluation, heads, init, measure, mlp, norms, tokenization
 from course_lib.corpora.documents import shared_shingles
 from course_lib.corpora.needles import needles
+from course_lib.experiments.attention_scores import atlases
 from course_lib.lessons.attention_scoring.score_frame import score_frame, sweep
 from course_lib.lessons.layernorm_dynamics.norm_frame import norm_frame
 from course_lib.lessons.positional_encodings.bias_curves import alibi_curves
@@ -106,8 +107,9 @@ def test_data_does_not_depend_on_the_default_type():
     torch.set_default_dtype(torch.float64)
     try:
         assert {corpora.emoji_tensors("test")[0].dtype, corpora.fashion_tensors("test")[0].dtype} == {torch.float32}
-        found = sweep(n_draws=4, widths=(2,))
+        found, atlas = sweep(n_draws=4, widths=(2,)), atlases(0, 2, 3)(5)
     finally:
         torch.set_default_dtype(torch.float32)
     again = sweep(n_draws=4, widths=(2,))
+    assert all(torch.equal(a, b) for a, b in zip(atlas, atlases(0, 2, 3)(5), strict=True))
     assert all((found.entropy[name] == again.entropy[name]).all() for name in found.entropy)

@@ -14,7 +14,7 @@ from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm
 from course_lib.positions import SinusoidalPosition
 from course_lib.transformer_block import TransformerBlock
-from tests.toy_positions import Toy
+from tests.positions.toy import Toy
 
 
 class NoCpu(TorchDispatchMode):

@@ -114,8 +114,10 @@ def check_stream(name: str, x: Tensor, d_model: int) -> None:
 
 def check_heads(d_model: int, n_heads: int, n_kv_heads: int, head_dim: int | None) -> None:
     """Raise ValueError for a number of heads or a width that cannot be."""
-    check_sizes(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim)
-    if head_dim is None and d_model % n_heads:
+    check_sizes(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+    if head_dim is not None:
+        check_sizes(head_dim=head_dim)
+    elif d_model % n_heads:
         raise ValueError(f"n_heads={n_heads} does not divide d_model={d_model}; choose another, or give head_dim")
     if n_heads % n_kv_heads:
         raise ValueError(f"n_kv_heads={n_kv_heads} does not divide n_heads={n_heads}")

@@ -85,7 +85,8 @@ def atlases(
 
         def draw(count: int) -> Tensor:
             """`n_pairs` different numbers below `count`, in random order, for each atlas."""
-            return torch.rand(batch_size, count, generator=generator).argsort(-1)[:, :n_pairs]
+            lots = torch.rand(batch_size, count, generator=generator, dtype=torch.float32)
+            return lots.argsort(-1)[:, :n_pairs]
 
         countries, capitals, order = words[0] + draw(words[1] - words[0]), draw(COUNTRIES), draw(n_pairs)
         return countries.gather(1, order), countries, capitals, capitals.gather(1, order)

@@ -35,9 +35,9 @@ class GPT2Config:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_sizes(
-            vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers, d_ff=self.d_ff
-        )
+        check_sizes(vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers)
+        if self.d_ff is not None:
+            check_sizes(d_ff=self.d_ff)
         check_heads(self.d_model, self.n_heads, self.n_heads if self.n_kv_heads is None else self.n_kv_heads, None)
         check_dropout(self.dropout)
         check_choice("placement", self.placement, PLACEMENTS)

@@ -41,9 +41,9 @@ class PythiaConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_sizes(
-            vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers, d_ff=self.d_ff
-        )
+        check_sizes(vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers)
+        if self.d_ff is not None:
+            check_sizes(d_ff=self.d_ff)
         check_heads(self.d_model, self.n_heads, self.n_heads, None)
         check_choice("placement", self.placement, PLACEMENTS)
         if not 0 < self.rotary_pct <= 1:

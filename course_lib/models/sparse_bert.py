@@ -46,9 +46,9 @@ class SparseBertConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_sizes(
-            vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers, d_ff=self.d_ff
-        )
+        check_sizes(vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers)
+        if self.d_ff is not None:
+            check_sizes(d_ff=self.d_ff)
         for name in ("radius", "n_global", "n_random"):
             check_at_least(name, getattr(self, name), 0)
         check_heads(self.d_model, self.n_heads, self.n_heads, None)

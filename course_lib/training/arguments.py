@@ -6,7 +6,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor, nn
 
-from course_lib.checks import check_at_least, check_choice, check_sizes, kind_of
+from course_lib.checks import check_at_least, check_choice, kind_of
 
 
 def check_settings(
@@ -17,7 +17,8 @@ def check_settings(
         raise ValueError(f"seed={seed!r}; an integer is needed")
     check_at_least("steps", steps, 1)
     check_at_least("checkpoint_every", checkpoint_every, 1)
-    check_sizes(stop_at=stop_at)
+    if stop_at is not None:
+        check_at_least("stop_at", stop_at, 1)
     if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
         raise ValueError(f"clip_norm={clip_norm!r}; it must be a number above 0, or None for no clipping")
     check_choice("mixed_precision", mixed_precision, ("no", "bf16"))

@@ -11,7 +11,7 @@ from course_lib.attention import AdditiveAttention, attention, causal, masked_so
 from course_lib.positions import Position
 from tests.conftest import randomise, relative_error
 from tests.parity.compare import assert_same_gradients
-from tests.toy_positions import Toy, by_hand
+from tests.positions.toy import Toy, by_hand
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 IMPLS = ("explicit", "fused")

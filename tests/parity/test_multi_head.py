@@ -9,7 +9,7 @@ from course_lib.attention import AdditiveAttention, MultiHeadAttention, Places, 
 from course_lib.attention.arguments import AttentionFn
 from tests.conftest import randomise, relative_error
 from tests.parity.compare import assert_same_gradients, gradients
-from tests.toy_positions import Toy, by_hand
+from tests.positions.toy import Toy, by_hand
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 C, H, B, T, S = 12, 3, 2, 5, 7

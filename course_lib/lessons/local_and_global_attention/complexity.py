@@ -73,7 +73,8 @@ def measure_complexity(
     progress(0, len(todo))
     for done, (name, length) in enumerate(todo, 1):
         generator = torch.Generator().manual_seed(0)
-        q, k, v = (t.to(device) for t in torch.randn(3, 1, heads, length, head_dim, generator=generator))
+        drawn = torch.randn(3, 1, heads, length, head_dim, generator=generator, dtype=torch.float32)
+        q, k, v = (t.to(device) for t in drawn)
         run = partial(_run, attention_of(name, radius, length), q, k, v, backward)
         rows.append(Complexity(name, length, min(seconds(run, device, repeats)), peak_bytes(run, device)))
         progress(done, len(todo))

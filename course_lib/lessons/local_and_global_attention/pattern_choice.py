@@ -107,7 +107,7 @@ class Choice:
     def runs(self, length: int) -> dict[str, Callable[[], Tensor]]:
         """The attention of random vectors, "dense" with the mask made before, and "blocked" where there is a kernel."""
         generator = torch.Generator().manual_seed(0)
-        q, k, v = torch.randn(3, 1, HEADS, length, HEAD_DIM, generator=generator)
+        q, k, v = torch.randn(3, 1, HEADS, length, HEAD_DIM, generator=generator, dtype=torch.float32)
         places = torch.arange(length)
         mask = None if self.kind == "full" else self.pattern(length).dense(places, places)
         found: dict[str, Callable[[], Tensor]] = {"dense": lambda: attention(q, k, v, mask=mask)}

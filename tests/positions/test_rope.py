@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from course_lib.positions import RotaryPosition
 from course_lib.positions.rope import EXTENSIONS, change_layout, rope_frequencies, rotate_pairs
 from tests.conftest import relative_error
-from tests.test_positions import SCHEMES, D, H, heads, logits, scheme
+from tests.positions.test_positions import SCHEMES, D, H, heads, logits, scheme
 
 ROPES = [name for name in SCHEMES if name.startswith("rope")]
 

@@ -112,6 +112,7 @@ def test_a_model_is_one_graph(name):
     assert torch.allclose(exported(IDS), model(IDS), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own forward mode uses it
 @pytest.mark.parametrize("name", ["gpt2", "rope", "alibi"])
 def test_second_derivatives_and_forward_mode_need_the_explicit_path(name):
     model = with_attention(made(name), attention_fn=partial(attention, impl="explicit"))
@@ -223,6 +224,7 @@ def test_what_does_not_fit_is_said(name, call, words):
     "make",
     [
         lambda: GPT2Config(vocab_size=50.0),
+        lambda: GPT2Config(vocab_size=None),
         lambda: GPT2Config(n_layers=True),
         lambda: GPT2Config(d_model=192.0),
         lambda: PythiaConfig(d_ff=64.0),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import course_lib.attention.global_local as global_local
 import course_lib.attention.local as local
 from course_lib.attention import Pattern, causal, dilated
-from tests.toy_positions import Toy
+from tests.positions.toy import Toy
 
 H, D = 2, 4
 NOTHING = Pattern("nothing", lambda q_pos, k_pos: (q_pos < k_pos) & (k_pos < q_pos))

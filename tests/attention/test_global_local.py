@@ -26,11 +26,11 @@ from course_lib.attention import (
 from course_lib.attention.global_inputs import GlobalPlaces, places_of
 from course_lib.attention.local import block_of
 from course_lib.features import record_attention
+from tests.attention.cases import H, arguments, assert_equal, blocks_of, cases, errors, heads, scheme, with_gradients
+from tests.attention.test_local import CASE, Distance
 from tests.conftest import randomise, relative_error
-from tests.local_cases import H, arguments, assert_equal, blocks_of, cases, errors, heads, scheme, with_gradients
-from tests.test_local import CASE, Distance
+from tests.positions.toy import Toy, by_hand
 from tests.test_meta import NoCpu
-from tests.toy_positions import Toy, by_hand
 
 GLOBAL = ["none", "one", "several", "all", "different numbers", "one sequence"]
 

@@ -24,8 +24,8 @@ from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.norms import LayerNorm
 from course_lib.positions import AlibiPosition, RotaryPosition, ShawPosition, T5Position
 from course_lib.transformer_block import TransformerBlock
+from tests.attention.cases import D, H, arguments, assert_equal, blocks_of, cases, heads, with_gradients
 from tests.conftest import randomise, relative_error
-from tests.local_cases import D, H, arguments, assert_equal, blocks_of, cases, heads, with_gradients
 
 SCHEMES = {
     "none": lambda: None,

@@ -56,6 +56,7 @@ def test_pickled_and_saved_whole(made):
         assert torch.equal(again(*inputs), model(*inputs))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_captured_as_one_graph(made):
     model, inputs = made

@@ -29,7 +29,7 @@ from course_lib.attention.online import online_attention
 from course_lib.positions import LearnedPosition, Position, SinusoidalPosition
 from course_lib.positions.absolute import sinusoids
 from tests.conftest import randomise, relative_error
-from tests.toy_positions import Toy
+from tests.positions.toy import Toy
 
 places = st.lists(st.integers(-20, 300), min_size=1, max_size=8)
 SINK = Pattern("sink", lambda q_pos, k_pos: k_pos == 0)

@@ -21,8 +21,7 @@ from course_lib.attention import (
 from course_lib.attention.blocks import text_of, unfold_kv
 from course_lib.attention.local import block_of
 from course_lib.positions import Position
-from tests.conftest import randomise, relative_error
-from tests.local_cases import (
+from tests.attention.cases import (
     HOOKS,
     MASKS,
     D,
@@ -36,8 +35,9 @@ from tests.local_cases import (
     scheme,
     with_gradients,
 )
-from tests.test_attention import BAD, call
-from tests.toy_positions import Toy, by_hand
+from tests.attention.test_attention import BAD, call
+from tests.conftest import randomise, relative_error
+from tests.positions.toy import Toy, by_hand
 
 
 def both(case, impl, dtype=torch.float64):

@@ -8,7 +8,7 @@ from course_lib.evaluation import future_leak, next_token_losses
 from course_lib.generation import generate
 from course_lib.transformer_block import PLACEMENTS
 from tests.conftest import randomise, relative_error
-from tests.test_pythia import SCHEMES, ids_of, small
+from tests.models.test_pythia import SCHEMES, ids_of, small
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

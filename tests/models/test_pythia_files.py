@@ -13,8 +13,8 @@ from course_lib.evaluation import next_token_losses
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.training.checkpoint import Progress, read_checkpoint, save_checkpoint
 from tests.conftest import randomise
+from tests.models.test_pythia import SCHEMES, ids_of, small
 from tests.test_meta import NoCpu
-from tests.test_pythia import SCHEMES, ids_of, small
 
 
 def one_table(model):

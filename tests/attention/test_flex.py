@@ -16,9 +16,9 @@ from course_lib.attention.flex import flex_attention, mask_mod
 from course_lib.attention.flex_blocks import BLOCK, flex_block_mask
 from course_lib.attention.masks import dilated, full, global_tokens
 from course_lib.positions import Position
+from tests.attention.test_attention import BAD, FIVE, K, Q, V, call
 from tests.conftest import relative_error
-from tests.test_attention import BAD, FIVE, K, Q, V, call
-from tests.toy_positions import Toy
+from tests.positions.toy import Toy
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 PATTERNS = {
