@@ -14,8 +14,8 @@ from torch import nn
 
 matplotlib.use("Agg")
 ROOT = Path(__file__).resolve().parents[1]
-# Seconds of processor time. Marked "slow" is what takes more than 1 on the machine that this was written on; another
-# machine, and what runs beside, may make it five times as much.
+# Seconds of processor time. Marked "slow" is what took more than half a second on the machine that this was written on;
+# another machine, and what runs beside, may make it ten times as much.
 MOST_UNMARKED = 5.0
 
 

@@ -23,6 +23,8 @@ from course_lib.experiments import load, record
 from course_lib.norms import LayerNorm, RMSNorm
 from tests.conftest import ROOT, randomise, relative_error
 
+pytestmark = pytest.mark.slow  # every case is run
+
 CPU = torch.device("cpu")
 ROW_FIELDS = {
     "setting",

@@ -11,6 +11,8 @@ import pytest
 from course_lib import corpora
 from course_lib.corpora.cloze import GAP, _sentences, _tokens
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 
 @cache
 def questions(split):

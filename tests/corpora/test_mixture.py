@@ -10,6 +10,8 @@ from course_lib import corpora, tokenization
 from course_lib.corpora.documents import shared_shingles
 from course_lib.corpora.mixture import _shortened
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 TOKENIZER = tokenization.load("mixture-4k")
 PROSE = {"code": "python_code", "glosses": "glosses", "english": "speeches", "japanese": "neko"}
 

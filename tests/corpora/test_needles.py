@@ -12,6 +12,8 @@ from course_lib import corpora, tokenization
 from course_lib.corpora.needles import THINGS, _sentences, needles
 from course_lib.tokenization import MASK, START
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 TOKENIZER = tokenization.load("english-4k")
 TOKENS = {TOKENIZER.encode(thing)[0]: thing for thing in THINGS}
 SPLITS = ("train", "validation")

@@ -78,6 +78,7 @@ def test_trained_weights_are_kept_in_half_precision(name, tmp_path, monkeypatch)
     assert one_table(back) == (name != "shaw")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCHEMES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_meta(name, dtype):

@@ -80,6 +80,7 @@ def test_other_answers():
     assert "may be None" not in unknown.message
 
 
+@pytest.mark.slow
 def test_injection_runs_in_the_trained_head(trained):
     batch = HELD_OUT(batch_size=20, n_pairs=16)(1)
     before = {name: value.clone() for name, value in trained.state_dict().items()}

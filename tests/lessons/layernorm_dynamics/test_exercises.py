@@ -10,6 +10,8 @@ from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from tests.conftest import ROOT, load_file
 from tests.exercises.cases import expect_answer_to_stub, expect_own_message, pairs, with_declared
 
+pytestmark = pytest.mark.slow  # learners' functions run in whole models
+
 SOLUTIONS = load_file(ROOT / "solutions" / "01_layernorm_dynamics.py")
 
 

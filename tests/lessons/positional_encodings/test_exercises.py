@@ -18,6 +18,8 @@ from course_lib.training import windows
 from tests.conftest import ROOT, load_file
 from tests.exercises.cases import expect_answer_to_stub, expect_own_message, pairs, with_declared
 
+pytestmark = pytest.mark.slow  # learners' functions run in whole models
+
 SOLUTIONS = load_file(ROOT / "solutions" / "05_positional_encodings.py")
 ANSWERS = {
     name: getattr(SOLUTIONS, name) for name in ("sinusoids", "alibi_bias", "rotate", "to_half_split", "bucket")
