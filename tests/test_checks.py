@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from course_lib import checks, corpora, dynamics, evaluation, heads, init, measure, mlp, norms, tokenization
+from course_lib.attention import KVCache, MultiHeadAttention, WindowKVCache
 from course_lib.corpora.documents import shared_shingles
 from course_lib.corpora.needles import needles
 from course_lib.experiments.attention_scores import atlases
@@ -22,6 +23,7 @@ from course_lib.models.bigram import BigramConfig, count_bigrams
 from course_lib.models.lookup import LookupConfig
 from course_lib.models.residual_mlp import ResidualMLPConfig
 from course_lib.models.word_vectors import count_vectors
+from course_lib.positions import RotaryPosition, T5Position
 from course_lib.viz.attention_maps import PatchImage
 
 ROWS = torch.arange(40).view(4, 10) % 7
@@ -38,6 +40,9 @@ SIZES = {
     "MLP": ("d_model", lambda n: mlp.MLP(n, 8)),
     "GatedMLP": ("d_ff", lambda n: mlp.GatedMLP(8, n)),
     "LayerNorm": ("d_model", norms.LayerNorm),
+    "MultiHeadAttention": ("d_model", lambda n: MultiHeadAttention(n, 2)),
+    "KVCache": ("max_length", KVCache),
+    "T5Position": ("n_heads", T5Position),
     "RMSNorm": ("d_model", norms.RMSNorm),
     "count_bigrams": ("vocab_size", lambda n: count_bigrams(ROWS[0], n)),
     "count_vectors words": ("n_words", lambda n: count_vectors(["a b", "b c"], n, 1)),
@@ -92,6 +97,9 @@ def test_numpys_integers_are_whole_numbers():
         (lambda: ResidualMLPConfig(skip_scale=float("nan")), "skip_scale=nan; it must be 0 or more and finite"),
         (lambda: mlp.MLP(4, 4, "tanh"), "activation='tanh'; allowed are 'relu', 'gelu', 'gelu_tanh', 'silu'"),
         (lambda: score_frame(2.0, 1.0, "1"), "d=2.0; allowed is 1 to 1024, a whole number"),
+        (lambda: MultiHeadAttention(8, 2, head_dim=4.0), "head_dim=4.0; it must be 1 or more, a whole number"),
+        (lambda: WindowKVCache(3.0), "radius=3.0; it must be 0 or more, a whole number"),
+        (lambda: RotaryPosition(4.0), "rotary_dim=4.0; it must be even and at least 2, a whole number"),
         (lambda: sinusoid_view(8, 7), "length=7; it must be 8 or more, a whole number"),
         (lambda: example_vectors(5), "head_dim=5; it must be even and at least 2"),
         (lambda: alibi_curves(4, length=1), "length=1; it must be 2 or more, a whole number"),

@@ -2,40 +2,21 @@
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from course_lib.attention import AdditiveAttention, MultiHeadAttention, attention, causal, window
 from course_lib.evaluation import next_token_losses
 from course_lib.mlp import MLP, GatedMLP
 from course_lib.models.bigram import BigramConfig, BigramNetwork, CountedBigram, counted_loss
-from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm
 from course_lib.positions import SinusoidalPosition
 from course_lib.transformer_block import TransformerBlock
+from tests.on_meta import NoCpu, OneSequence
 from tests.positions.toy import Toy
-
-
-class NoCpu(TorchDispatchMode):
-    """Refuse operands on the CPU with more than one element."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        for leaf in tree_leaves((args, kwargs or {})):
-            if isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu" and leaf.numel() > 1:
-                raise AssertionError(f"{func} got a CPU tensor of shape {tuple(leaf.shape)}")
-        return func(*args, **(kwargs or {}))
 
 
 def small(**fields):
     return lambda: ResidualMLP(ResidualMLPConfig(d_in=8, d_model=8, d_ff=6, n_layers=2, n_classes=3, **fields))
-
-
-class OneSequence(torch.nn.Sequential):
-    """The module on x (T, C) as one sequence (1, T, C)."""
-
-    def forward(self, x):
-        return self[0](x.unsqueeze(0)).squeeze(0)
 
 
 class Embedded(torch.nn.Sequential):
@@ -109,23 +90,6 @@ def test_language_models_on_meta(name, dtype):
     assert logits.dtype == dtype
     assert losses.shape == (4, 7)
     assert {logits.device.type, losses.device.type, loss.device.type} == {"meta"}
-    assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-@pytest.mark.parametrize("fields", [{}, {"n_kv_heads": 2, "placement": "post", "dropout": 0.1}], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_gpt2_on_meta(fields, dtype):
-    sizes = {"vocab_size": 9, "max_positions": 8, "d_model": 8, "n_heads": 4, "n_layers": 2}
-    model = GPT2(GPT2Config(**sizes, **fields)).to("meta", dtype)
-    ids = torch.zeros(4, 8, device="meta", dtype=torch.long)
-    with NoCpu():
-        logits, losses = model(ids), next_token_losses(model, ids)
-        logits.sum().backward()
-        caches = model.new_caches()
-        with torch.no_grad():
-            steps = [model(ids[:, begin:end], caches) for begin, end in ((0, 5), (5, 6), (6, 8))]
-    assert (logits.dtype, losses.shape) == (dtype, (4, 7))
-    assert torch.cat(steps, 1).shape == logits.shape == (4, 8, 9)
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 

@@ -29,8 +29,8 @@ from course_lib.features import record_attention
 from tests.attention.cases import H, arguments, assert_equal, blocks_of, cases, errors, heads, scheme, with_gradients
 from tests.attention.test_local import CASE, Distance
 from tests.conftest import randomise, relative_error
+from tests.on_meta import NoCpu
 from tests.positions.toy import Toy, by_hand
-from tests.test_meta import NoCpu
 
 GLOBAL = ["none", "one", "several", "all", "different numbers", "one sequence"]
 

@@ -1,5 +1,6 @@
 """The sparse patterns: each against its rule, pair by pair; counts against closed forms; how blocks are drawn."""
 
+import pickle
 import re
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_lib.attention import (
+    GlobalLocalAttention,
+    MultiHeadAttention,
     Pattern,
     attention,
     causal,
@@ -192,3 +195,24 @@ def test_no_block_allows_nothing():
 def test_a_radius_is_a_whole_number(radius):
     with pytest.raises(ValueError, match="a whole number"):
         window(radius)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        causal, full, window(3), dilated(2, 3), global_tokens([0, 4]), causal & window(2) | global_tokens([1]),
+        random_blocks(draw_blocks(8, 1, 0), 4),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_pattern_is_pickled(pattern):
+    places, back = torch.arange(30), pickle.loads(pickle.dumps(pattern))
+    assert torch.equal(back.dense(places, places), pattern.dense(places, places))
+    assert (back.name, back.reach) == (pattern.name, pattern.reach)
+    module = MultiHeadAttention(8, 2, mask=pattern)
+    assert torch.equal(pickle.loads(pickle.dumps(module))(torch.ones(1, 30, 8)), module(torch.ones(1, 30, 8)))
+
+
+def test_the_triangle_of_a_pickled_model_is_still_the_kernels():
+    assert pickle.loads(pickle.dumps(causal)) == causal
+    assert pickle.loads(pickle.dumps(GlobalLocalAttention(8, 2, 3, mask=window(2)))).mask.name == "window(2)"

@@ -15,8 +15,8 @@ from course_lib.attention.online import Running, add_tile, cut, divided, no_keys
 from course_lib.measure import peak_bytes, slope
 from tests.attention.test_attention import BAD, call
 from tests.conftest import relative_error
+from tests.on_meta import NoCpu, OneSequence
 from tests.positions.toy import Toy
-from tests.test_meta import NoCpu, OneSequence
 
 explicit = partial(attention, impl="explicit")
 PATTERNS = {

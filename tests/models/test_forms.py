@@ -1,18 +1,22 @@
-"""Each small model as people use it: pickled, saved whole, captured as one graph, with another default type."""
+"""Models as people use them: pickled, captured as one graph, made on `meta`, under another default type."""
 
 import io
 import pickle
+from functools import partial
 
 import pytest
 import torch
 
+from course_lib.attention import attention, with_attention
 from course_lib.init import init_weights
 from course_lib.mlp import ACTIVATIONS, MLP, GatedMLP
 from course_lib.models.bigram import BigramConfig, BigramNetwork, CountedBigram, KneserNeyBigram, count_bigrams
 from course_lib.models.lookup import Lookup, LookupConfig
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.norms import LayerNorm, RMSNorm, fused_layer_norm
+from course_lib.positions import POSITIONS
 from tests.conftest import randomise
+from tests.models import cases
 
 SMALL = {"d_in": 8, "d_model": 8, "d_ff": 6, "n_layers": 2}
 STREAM = torch.arange(60).square() % 11 % 7
@@ -24,7 +28,7 @@ def rows():
 
 
 # How it is made, and what it is called with.
-MODELS = {
+PARTS = {
     **{f"MLP {name}": (lambda name=name: init_weights(MLP(8, 12, name), 0), rows) for name in ACTIVATIONS},
     **{f"GatedMLP {name}": (lambda name=name: init_weights(GatedMLP(8, 12, name), 0), rows) for name in ACTIVATIONS},
     "LayerNorm": (lambda: LayerNorm(8), rows),
@@ -40,15 +44,26 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=MODELS)
-def made(request):
-    make, inputs = MODELS[request.param]
+# Language models with random weights, on a text of several blocks.
+TEXT = torch.randint(13, (2, 60), generator=torch.Generator().manual_seed(0))
+CAPTURED = ["gpt2", "gpt2 mqa", *POSITIONS, "full", "local", "local_global", "bigbird", "local_global with rope"]
+
+
+def whole(name):
+    return cases.small(name, max_positions=64, n_layers=2)
+
+
+def made(name):
+    if name not in PARTS:
+        return whole(name), (TEXT,)
+    make, inputs = PARTS[name]
     inputs = inputs()
     return randomise(make()), inputs if isinstance(inputs, tuple) else (inputs,)
 
 
-def test_pickled_and_saved_whole(made):
-    model, inputs = made
+@pytest.mark.parametrize("name", [*PARTS, *cases.MODELS])
+def test_pickled_and_saved_whole(name):
+    model, inputs = made(name)
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
@@ -58,18 +73,21 @@ def test_pickled_and_saved_whole(made):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_captured_as_one_graph(made):
-    model, inputs = made
+@pytest.mark.parametrize("name", [*PARTS, *CAPTURED])
+def test_captured_as_one_graph(name):
+    """No look at a tensor's values breaks it. The backend runs torch's own kernels: what is tried is the capture."""
+    model, inputs = made(name)
     torch.compiler.reset()
     got = torch.compile(model, backend="eager", fullgraph=True)(*inputs)
-    assert torch.allclose(got, model(*inputs), atol=1e-6)
-    assert torch.allclose(torch.export.export(model, inputs).module()(*inputs), got, atol=1e-6)
+    want, atol = model(*inputs), 1e-6 if name in PARTS else 1e-4
+    assert torch.allclose(got, want, atol=atol)
+    assert torch.allclose(torch.export.export(model, inputs).module()(*inputs), want, atol=atol)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", PARTS)
 def test_made_and_called_under_another_default_type(name):
     """A model is of the default type, as torch's own; a float32 one gives the same whatever the default is."""
-    make, inputs = MODELS[name]
+    make, inputs = PARTS[name]
     model, given = make(), inputs()
     given = given if isinstance(given, tuple) else (given,)
     want = model(*given)
@@ -82,3 +100,33 @@ def test_made_and_called_under_another_default_type(name):
         assert len({x.dtype for x in wide.state_dict().values()}) == 1
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("name", cases.ENCODERS)
+@pytest.mark.parametrize("way", ["to_empty", "assign"])
+def test_a_model_made_on_meta_is_filled(name, way):
+    """Random blocks are no weights: they are drawn again when the weights come."""
+    model = whole(name)
+    other = cases.make(name, max_positions=64, n_layers=2).to("meta").eval()
+    if way == "to_empty":
+        other.to_empty(device="cpu")
+    other.load_state_dict(model.state_dict(), assign=way == "assign")
+    assert torch.equal(other(TEXT), model(TEXT))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's own forward mode uses it
+@pytest.mark.parametrize("name", ["gpt2", "rope", "alibi"])
+def test_second_derivatives_and_forward_mode_need_the_explicit_path(name):
+    model = with_attention(whole(name), attention_fn=partial(attention, impl="explicit"))
+    parameters = {n: p.detach() for n, p in model.named_parameters()}
+
+    def loss(p):
+        return torch.func.functional_call(model, p, (TEXT[:1, :9],)).square().mean()
+
+    tangent = {n: torch.ones_like(p) for n, p in parameters.items()}
+    _, slope = torch.func.jvp(loss, (parameters,), (tangent,))
+    gradients = torch.func.grad(loss)(parameters)
+    assert slope.item() == pytest.approx(sum(g.sum() for g in gradients.values()).item(), rel=1e-3)
+    twice = torch.autograd.grad(loss(dict(model.named_parameters())), list(model.parameters()), create_graph=True)
+    sum(g.square().sum() for g in twice).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())

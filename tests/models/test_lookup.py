@@ -8,7 +8,7 @@ import torch
 from course_lib import attention as library
 from course_lib.experiments.attention_scores import ARMS, HELD_OUT, Config, build
 from course_lib.models.lookup import Lookup, LookupConfig, inside, lookup_loss, right_cells, right_mass
-from tests.test_meta import NoCpu
+from tests.on_meta import NoCpu
 
 
 def test_lookup_and_its_right_cells():

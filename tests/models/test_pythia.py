@@ -1,182 +1,121 @@
-"""Pythia: its parallel block, its parts with every scheme and placement, and its start."""
+"""Pythia: how its config reaches the schemes, size, seeds, what order is. What all decoders do: test_decoders."""
 
-import math
+import re
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from course_lib.attention import KVCache, MultiHeadAttention, Places, causal
-from course_lib.features import record_attention
-from course_lib.mlp import MLP
+from course_lib.attention import Places
 from course_lib.models.pythia import Pythia, PythiaConfig
-from course_lib.norms import LayerNorm, fused_layer_norm
-from course_lib.positions import POSITIONS, AlibiPosition, Position, RotaryPosition, ShawPosition, T5Position
-from course_lib.transformer_block import PLACEMENTS, TransformerBlock
-from tests.conftest import randomise, relative_error
-
-SMALL = {
-    "vocab_size": 13, "max_positions": 12, "d_model": 16, "n_heads": 2, "n_layers": 3,
-    "max_distance": 5, "n_buckets": 6,
-}  # fmt: skip
-SCHEMES = {name: {"position": name} for name in POSITIONS} | {
-    "alibi uniform": {"position": "alibi", "alibi_slopes": "uniform"},
-    "rope ntk": {"rotary_pct": 1.0, "rope_extension": "ntk", "rope_factor": 4.0},
-    "rope interpolated": {"rope_extension": "interpolate", "rope_factor": 4.0},
-}
-
-
-def small(**fields):
-    return Pythia(PythiaConfig(**SMALL | fields))
-
-
-def ids_of(length=12, rows=2):
-    return torch.randint(13, (rows, length))
-
-
-def block(placement, dropout=0.0):
-    parts = MultiHeadAttention(8, 2, mask=causal), MLP(8, 12), (LayerNorm(8), LayerNorm(8))
-    return randomise(TransformerBlock(*parts, placement=placement, dropout=dropout))
-
-
-def test_a_parallel_block_reads_one_stream_twice():
-    b, x = block("parallel"), torch.randn(2, 5, 8)
-    want = x + b.attention(b.attention_norm(x)) + b.mlp(b.mlp_norm(x))
-    assert torch.equal(b(x), want)
-    assert not torch.allclose(b.attention_norm(x), b.mlp_norm(x))
-    keys = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
-    places = Places(key_mask=keys)
-    assert torch.equal(b(x, places), x + b.attention(b.attention_norm(x), places) + b.mlp(b.mlp_norm(x)))
-    cache = KVCache(5)
-    with torch.no_grad():
-        assert torch.allclose(torch.cat([b(x[:, i : i + 1], cache=cache) for i in range(5)], 1), want, atol=1e-5)
-
-
-def test_dropout_of_a_parallel_block_acts_on_each_part():
-    b, x = block("parallel", dropout=0.4), torch.randn(2, 5, 8)
-    torch.manual_seed(7)
-    got = b(x)
-    torch.manual_seed(7)
-    written = F.dropout(b.attention(b.attention_norm(x)), 0.4)
-    assert torch.equal(got, x + written + F.dropout(b.mlp(b.mlp_norm(x)), 0.4))
-    assert torch.equal(b.eval()(x), b(x))
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-@pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_whole_is_its_parts(name, placement):
-    """Attention written out, with the hooks of the scheme that the config names."""
-    model, ids = randomise(small(**SCHEMES[name], placement=placement)).double(), ids_of(7)
-    pos, scheme = torch.arange(7), model.config.scheme().double()
-    x = model.embedding.weight[ids]
-    if model.config.position in ("sinusoidal", "learned"):
-        scheme.load_state_dict(model.position.state_dict())
-        x = scheme.embed(x, pos)
-
-    def attend(layer, x):
-        scheme.load_state_dict({} if layer.position is None else layer.position.state_dict(), strict=False)
-        q, k, v = (p(x).unflatten(-1, (2, 8)).transpose(1, 2) for p in (layer.q_proj, layer.k_proj, layer.v_proj))
-        q, k = scheme.rotate(q, k, pos, pos)
-        score, bias = scheme.score(q, pos, pos), scheme.bias(pos, pos)
-        logits = (q @ k.mT + (0 if score is None else score)) / math.sqrt(8) + (0 if bias is None else bias)
-        weights = logits.masked_fill(torch.ones(7, 7).triu(1).bool(), -torch.inf).softmax(-1)
-        return layer.out_proj((weights @ v).transpose(1, 2).flatten(2))
-
-    for part in model.blocks:
-        if placement == "parallel":
-            x = x + attend(part.attention, part.attention_norm(x)) + part.mlp(part.mlp_norm(x))
-        elif placement == "pre":
-            x = x + attend(part.attention, part.attention_norm(x))
-            x = x + part.mlp(part.mlp_norm(x))
-        else:
-            x = part.attention_norm(x + attend(part.attention, x))
-            x = part.mlp_norm(x + part.mlp(x))
-    x = x if placement == "post" else model.final_norm(x)
-    assert bool(list(model.final_norm.parameters())) == (placement != "post")
-    assert relative_error(model(ids), x @ model.unembedding.weight.T) < 1e-10
-    assert torch.equal(model(ids.int()), model(ids))
-    assert model(ids[:, :0]).shape == (2, 0, 13)
-
-
-@pytest.mark.parametrize("name", SCHEMES)
-def test_a_recorded_forward_is_the_same(name):
-    model, ids = randomise(small(**SCHEMES[name])).double(), ids_of()
-    want = model(ids)
-    with record_attention(model) as seen:
-        assert relative_error(model(ids), want) < 1e-10
-    assert list(seen) == [f"blocks.{i}.attention" for i in range(3)]
-    assert all(torch.allclose(weights.sum(-1), torch.ones(()).double()) for weights in seen.values())
+from course_lib.positions import AlibiPosition, Position, RotaryPosition, ShawPosition, T5Position
+from tests.conftest import relative_error
+from tests.models.cases import SCHEMES, ids_of, make, small
 
 
 def test_the_config_reaches_the_schemes():
-    def positions(**fields):
-        return [part.attention.position for part in small(**fields).blocks]
+    def positions(name, **fields):
+        return [part.attention.position for part in make(name, **fields).blocks]
 
     for name, cls, own in (("rope", RotaryPosition, 1), ("alibi", AlibiPosition, 1), ("t5", T5Position, 1),
                            ("shaw", ShawPosition, 3), ("none", Position, 1)):  # fmt: skip
-        found = positions(position=name)
+        found = positions(name)
         assert {type(p) for p in found} == {cls}
         assert len({id(p) for p in found}) == own  # Shaw's vectors are each block's own
-    rope = positions(rotary_pct=0.5, rope_theta=50.0, rope_extension="ntk", rope_factor=3.0)[0]
+    rope = positions("rope", rotary_pct=0.5, rope_theta=50.0, rope_extension="ntk", rope_factor=3.0)[0]
     assert (rope.rotary_dim, rope.theta, rope.extension, rope.factor, rope.layout) == (4, 50, "ntk", 3, "half_split")
-    assert positions(rotary_pct=0.25)[0].rotary_dim == 2
+    assert positions("rope", rotary_pct=0.25)[0].rotary_dim == 2
     assert Pythia(PythiaConfig(n_layers=1)).blocks[0].attention.position.rotary_dim == 8
-    assert positions(position="alibi")[0].slopes().tolist() == [1 / 16, 1 / 256]
-    assert positions(position="alibi", alibi_slopes="uniform")[0].slopes().tolist() == [1 / 16]
-    t5, shaw = positions(position="t5")[0], positions(position="shaw")[0]
+    assert positions("alibi")[0].slopes().tolist() == [1 / 16, 1 / 256]
+    assert positions("alibi uniform")[0].slopes().tolist() == [1 / 16]
+    t5, shaw = positions("t5")[0], positions("shaw")[0]
     assert (t5.n_buckets, t5.max_distance, t5.bidirectional, t5.embedding.weight.shape) == (6, 5, False, (6, 2))
     assert (shaw.max_distance, shaw.bidirectional, shaw.embedding.weight.shape) == (5, False, (6, 8))
-    assert positions(position="learned") == positions(position="sinusoidal") == [None] * 3
-    assert type(small(position="rope").position) is Position
-    assert small(position="learned").position.embedding.weight.shape == (12, 16)
+    assert positions("learned") == positions("sinusoidal") == [None] * 3
+    assert type(make("rope").position) is Position
+    assert make("learned").position.embedding.weight.shape == (12, 16)
 
 
-def test_parameters_and_the_start():
-    config = PythiaConfig()
-    model, c, v = Pythia(config), 128, 4000
+def test_parameters_and_the_waves_at_the_start():
+    model, c, v = Pythia(PythiaConfig()), 128, 4000
     a_block = 4 * (c * c + c) + 8 * c * c + 5 * c + 4 * c
     assert sum(p.numel() for p in model.parameters()) == 2 * v * c + 4 * a_block + 2 * c
-    counts = {name: sum(p.numel() for p in small(**SCHEMES[name]).parameters()) for name in SCHEMES}
+    counts = {name: sum(p.numel() for p in make(name).parameters()) for name in SCHEMES}
     more = {name: count - counts["none"] for name, count in counts.items() if count != counts["none"]}
     assert more == {"t5": 6 * 2, "shaw": 3 * 6 * 8, "learned": 12 * 16}
-    assert {m.norm_fn for m in model.modules() if isinstance(m, LayerNorm)} == {fused_layer_norm}
-    assert {m.mask for m in model.modules() if isinstance(m, MultiHeadAttention)} == {causal}
-    x = torch.randn(3, 128)
-    mlp = model.blocks[0].mlp
-    assert torch.equal(mlp(x), mlp.down(F.gelu(mlp.up(x))))  # exact, not the tanh of GPT-2
-    assert {part.mlp.up.out_features for part in small(d_ff=20).blocks} == {20}
-    shrink = 1 / math.sqrt(8)
-    for part in model.blocks:
-        for layer, gain in ((part.attention.q_proj, 1), (part.attention.out_proj, shrink), (part.mlp.up, 1),
-                            (part.mlp.down, shrink)):  # fmt: skip
-            assert layer.weight.std().item() == pytest.approx(gain / math.sqrt(layer.in_features), rel=0.03)
-    loss = F.cross_entropy(model(torch.arange(512)[None]).flatten(0, 1), torch.arange(512).roll(-1))
-    assert loss.item() == pytest.approx(math.log(4000), abs=0.6)
-    waves = Pythia(PythiaConfig(position="sinusoidal", n_layers=1)).position.embed(
-        torch.zeros(1, 99, c), torch.arange(99)
-    )
+    position = Pythia(PythiaConfig(position="sinusoidal", n_layers=1)).position
+    waves = position.embed(torch.zeros(1, 99, c), torch.arange(99))
     assert waves.square().mean().sqrt().item() == pytest.approx(0.02, rel=1e-4)  # as large as the embeddings
 
 
 def test_the_seed_gives_the_weights_and_schemes_share_what_they_have():
+    plain = make("none").state_dict()
     for name in SCHEMES:
-        first, again, other = (small(**SCHEMES[name], seed=seed).state_dict() for seed in (0, 0, 1))
+        first, again, other = (make(name, seed=seed).state_dict() for seed in (0, 0, 1))
         assert all(torch.equal(first[key], again[key]) for key in first)
         assert not torch.equal(first["embedding.weight"], other["embedding.weight"])
-        plain = small(position="none").state_dict()
         assert all(torch.equal(first[key], plain[key]) for key in plain)  # a comparison of schemes compares no seeds
-    tables = [part.attention.position.embedding.weight for part in small(position="shaw").blocks]
+    tables = [part.attention.position.embedding.weight for part in make("shaw").blocks]
     assert not torch.equal(tables[0], tables[1])
-    assert small().embedding.weight[0, 0].item() == pytest.approx(-0.02681426890194416, rel=1e-6)
+    assert make("rope").embedding.weight[0, 0].item() == pytest.approx(-0.02681426890194416, rel=1e-6)
 
 
-def test_dropout_begins_at_the_embeddings():
-    model, ids = randomise(small(position="sinusoidal", dropout=0.5)), ids_of(7)
-    torch.manual_seed(3)
-    got = model(ids)
-    torch.manual_seed(3)
-    x = F.dropout(model.position.embed(model.embedding(ids), torch.arange(7)), 0.5)
+@pytest.mark.parametrize("name", [n for n in SCHEMES if n not in ("none", "sinusoidal", "learned")])
+def test_the_schemes_of_distance_do_not_care_where_a_text_begins(name):
+    model, ids = small(name).double(), ids_of(5)
+    x = model.embedding(ids)
     for part in model.blocks:
-        x = part(x)
-    assert torch.equal(got, model.unembedding(model.final_norm(x)))
-    assert torch.equal(model.eval()(ids), model(ids))
+        got, want = part(x, Places(pos=torch.arange(5) + 777)), part(x)
+        assert relative_error(got, want) < 1e-4
+        x = want
+
+
+def test_causal_without_positions_is_no_bag():
+    """The mask alone tells order: from the second layer on. One layer reads what came before as a bag."""
+    ids = ids_of(9)
+    order = torch.cat([torch.tensor([3, 1, 7, 0, 5, 2, 6, 4]), torch.tensor([8])])
+    for n_layers in (1, 2):
+        model = small("none", n_layers=n_layers).double()
+        error = relative_error(model(ids[:, order])[:, -1], model(ids)[:, -1])
+        assert error < 1e-10 if n_layers == 1 else error > 1e-4
+        assert relative_error(model(ids[:, order]), model(ids)[:, order]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"vocab_size": 0}, "vocab_size=0; it must be 1 or more, a whole number"),
+        ({"max_positions": 0}, "max_positions=0"),
+        ({"n_layers": 0}, "n_layers=0"),
+        ({"d_ff": 0}, "d_ff=0"),
+        ({"d_ff": 64.0}, "d_ff=64.0; it must be 1 or more, a whole number"),
+        ({"d_model": 0}, "d_model=0"),
+        ({"n_heads": 0}, "n_heads=0"),
+        ({"n_heads": 7}, "n_heads=7 does not divide d_model=128"),
+        ({"dropout": 1.0}, "dropout=1.0; allowed is 0 to below 1"),
+        ({"dropout": float("nan")}, "dropout=nan"),
+        ({"placement": "mid"}, "placement='mid'; allowed are 'pre', 'post', 'parallel'"),
+        ({"position": "rotary"}, "position='rotary'; allowed are 'rope', 'alibi', 't5', 'shaw', 'sinus"),
+        ({"position": "alibi", "alibi_slopes": "steep"}, "alibi_slopes='steep'; allowed are 'per_head', 'uniform'"),
+        ({"rotary_pct": 0.0}, "rotary_pct=0.0; allowed is above 0 to 1"),
+        ({"rotary_pct": 1.5}, "rotary_pct=1.5"),
+        ({"rotary_pct": float("nan")}, "rotary_pct=nan"),
+        ({"rotary_pct": 0.1}, "rotary_pct=0.1: of a head's 32 channels 3 would turn; the number must"),
+        ({"rotary_pct": 0.01}, "rotary_pct=0.01: of a head's 32 channels 0 would turn"),
+        ({"rope_theta": 0.5}, "theta=0.5; it must be above 1"),
+        ({"rope_extension": "yarn"}, "extension='yarn'; allowed are 'none', 'interpolate', 'ntk'"),
+        ({"rope_factor": 2.0}, "factor=2.0 with extension='none'"),
+        ({"position": "shaw", "max_distance": 0}, "max_distance=0; it must be 1 or more"),
+        ({"position": "shaw", "max_distance": 128.0}, "max_distance=128.0; it must be 1 or more, a whole number"),
+        ({"position": "t5", "max_distance": 16}, "max_distance=16; it must be above 16"),
+        ({"position": "t5", "n_buckets": 1}, "n_buckets=1"),
+        ({"position": "sinusoidal", "d_model": 3, "n_heads": 1}, "d_model=3; it must be even"),
+    ],
+)
+def test_a_config_refuses_what_cannot_be(fields, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        PythiaConfig(**fields)
+
+
+def test_a_scheme_refuses_only_its_own():
+    """Another scheme's fields may be anything: a study changes `position` alone."""
+    assert PythiaConfig(position="none", rotary_pct=0.1, rope_factor=2.0, max_distance=0, n_buckets=1).rotary_dim == 3

@@ -14,23 +14,18 @@ from course_lib.models.sparse_bert import PATTERNS, SparseBert, SparseBertConfig
 from course_lib.norms import LayerNorm, fused_layer_norm
 from course_lib.positions import POSITIONS
 from tests.conftest import randomise, relative_error
-from tests.test_meta import NoCpu
+from tests.models.cases import ENCODER, VARIANTS
+from tests.on_meta import NoCpu
 
-SMALL = {"vocab_size": 23, "max_positions": 150, "d_model": 8, "n_heads": 2, "n_layers": 2, "radius": 3}
-VARIANTS = {
-    "full": {"pattern": "full"},
-    "local": {"pattern": "local"},
-    "local_global": {"pattern": "local_global", "n_global": 2},
-    "separate": {"pattern": "local_global", "n_global": 2, "separate_global": True},
-    "no global token": {"pattern": "local_global", "n_global": 0},
-    "bigbird": {"pattern": "bigbird", "n_random": 2},
-    "random alone": {"pattern": "bigbird", "n_global": 0, "random_per_layer": False},
-}
 IDS = torch.randint(23, (2, 100), generator=torch.Generator().manual_seed(3))
 
 
+def config(**fields):
+    return SparseBertConfig(**ENCODER | fields)
+
+
 def small(**fields):
-    return randomise(SparseBert(SparseBertConfig(**SMALL | fields))).eval()
+    return randomise(SparseBert(config(**fields))).eval()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -176,7 +171,7 @@ def test_global_tokens_are_the_first_or_those_that_are_said():
 
 def test_each_layer_draws_its_own_blocks_by_seed():
     def drawn(**fields):
-        model = SparseBert(SparseBertConfig(**SMALL | {"pattern": "bigbird", "n_layers": 3} | fields))
+        model = SparseBert(config(**{"pattern": "bigbird", "n_layers": 3} | fields))
         return [block.attention.blocks for block in model.blocks]
 
     first, second, third = drawn()
@@ -230,9 +225,7 @@ FIRST = {"embedding.weight": -0.02681426890194416, "head.weight": 0.530749201774
 
 def test_the_first_weights_and_the_first_loss():
     """Recorded studies begin with these, whatever the pattern."""
-    models = [
-        SparseBert(SparseBertConfig(**SMALL | fields)) for fields in ({"pattern": "full"}, {"pattern": "bigbird"})
-    ]
+    models = [SparseBert(config(**fields)) for fields in ({"pattern": "full"}, {"pattern": "bigbird"})]
     for model in models:
         got = {name: float(dict(model.named_parameters())[name][0, 0].detach()) for name in FIRST}
         assert got == pytest.approx(FIRST, rel=1e-6)
@@ -246,7 +239,7 @@ def test_the_first_weights_and_the_first_loss():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_meta(pattern, fields, dtype):
     """Patterns with global tokens ask how many there are: see test_global_local."""
-    model = SparseBert(SparseBertConfig(**SMALL | {"pattern": pattern} | fields)).to("meta", dtype)
+    model = SparseBert(config(pattern=pattern, **fields)).to("meta", dtype)
     ids = torch.zeros(2, 100, device="meta", dtype=torch.long)
     with NoCpu():
         logits = model(ids, at=ids[:, :5], key_mask=ids == 0)
@@ -256,14 +249,11 @@ def test_on_meta(pattern, fields, dtype):
     assert all(p.grad is not None for p in model.parameters())
 
 
-def config(**fields):
-    return SparseBertConfig(**SMALL | fields)
-
-
 @pytest.mark.parametrize(
     ("action", "words"),
     [
         (lambda: config(vocab_size=0), "vocab_size=0; it must be 1 or more"),
+        (lambda: config(vocab_size=50.0), "vocab_size=50.0; it must be 1 or more, a whole number"),
         (lambda: config(max_positions=0), "max_positions=0; it must be 1 or more"),
         (lambda: config(n_layers=0), "n_layers=0; it must be 1 or more"),
         (lambda: config(d_ff=0), "d_ff=0; it must be 1 or more"),
