@@ -46,8 +46,8 @@ def test_first_weights_are_recorded_numbers():
     init_weights(other, 0)
     assert torch.equal(other.embedding.weight, model.embedding.weight)
     assert torch.equal(torch.random.get_rng_state(), state)  # no draw but from the generators of their own
-    assert model.embedding.weight[0, 0].item() == pytest.approx(FIRST["embedding"], rel=1e-6)
-    assert model.blocks[2].attention.out_proj.weight[0, 0].item() == pytest.approx(FIRST["out_proj"], rel=1e-6)
+    assert model.embedding.weight[0, 0].item() == pytest.approx(FIRST["embedding"], rel=1e-5)
+    assert model.blocks[2].attention.out_proj.weight[0, 0].item() == pytest.approx(FIRST["out_proj"], rel=1e-5)
 
 
 BROKEN = {

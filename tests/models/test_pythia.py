@@ -56,7 +56,7 @@ def test_the_seed_gives_the_weights_and_schemes_share_what_they_have():
         assert all(torch.equal(first[key], plain[key]) for key in plain)  # a comparison of schemes compares no seeds
     tables = [part.attention.position.embedding.weight for part in make("shaw").blocks]
     assert not torch.equal(tables[0], tables[1])
-    assert make("rope").embedding.weight[0, 0].item() == pytest.approx(-0.02681426890194416, rel=1e-6)
+    assert make("rope").embedding.weight[0, 0].item() == pytest.approx(-0.02681426890194416, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", [n for n in SCHEMES if n not in ("none", "sinusoidal", "learned")])

@@ -228,7 +228,7 @@ def test_the_first_weights_and_the_first_loss():
     models = [SparseBert(config(**fields)) for fields in ({"pattern": "full"}, {"pattern": "bigbird"})]
     for model in models:
         got = {name: float(dict(model.named_parameters())[name][0, 0].detach()) for name in FIRST}
-        assert got == pytest.approx(FIRST, rel=1e-6)
+        assert got == pytest.approx(FIRST, rel=1e-5)
         loss = F.cross_entropy(model(IDS).flatten(0, 1), IDS.flatten())
         assert loss.item() == pytest.approx(math.log(23), abs=0.3)
     assert models[0].position.scale == pytest.approx(0.02 * 2**0.5)
