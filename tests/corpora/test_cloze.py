@@ -3,22 +3,49 @@
 import hashlib
 import re
 from collections import Counter
+from functools import cache
 from itertools import pairwise
+from unittest import mock
 
 import pytest
 
 from course_lib import corpora
-from course_lib.corpora.cloze import GAP, _sentences, _tokens
+from course_lib.corpora.cloze import GAP, _Bigrams, _sentences, _tokens
+from tests.corpora.sets import MADE
 
-QUESTIONS = {split: corpora.cloze(split, count=1000) for split in corpora.SPLITS}
-SENTENCES = [sentence for text in corpora.speeches("train")["text"] for sentence in _sentences(text)]
-COUNTS = Counter(token for sentence in SENTENCES for token in _tokens(sentence))
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_table():
+    """The bigrams of the training speeches, which every call counts anew, are counted once."""
+    with mock.patch.dict(corpora.cloze.__globals__, _Bigrams=cache(_Bigrams)):
+        yield
+
+
+@cache
+def questions(split):
+    return MADE["cloze"](split)
+
+
+@cache
+def sentences():
+    return [sentence for text in MADE["speeches"]("train")["text"] for sentence in _sentences(text)]
+
+
+@cache
+def counted(tokens):
+    """How often words and pairs of neighbours come in the training speeches, cut by this function."""
+    cut = [tokens(sentence) for sentence in sentences()]
+    return Counter(t for s in cut for t in s), Counter(pair for s in cut for pair in pairwise(s))
+
+
+def frequency(word):
+    return counted(_tokens)[0][word]
 
 
 @pytest.mark.parametrize("split", corpora.SPLITS)
 def test_the_gap_filled_with_the_answer_is_what_was_said(split):
-    texts = corpora.speeches(split)["text"]
-    for row in QUESTIONS[split].select(range(60)):
+    texts = MADE["speeches"](split)["text"]
+    for row in questions(split).select(range(60)):
         assert row["passage"].count(GAP) == 1
         said = row["passage"].replace(GAP, row["options"][row["answer"]])
         assert sum(said in text for text in texts) >= 1
@@ -26,7 +53,7 @@ def test_the_gap_filled_with_the_answer_is_what_was_said(split):
 
 @pytest.mark.parametrize("split", corpora.SPLITS)
 def test_options_are_alike(split):
-    for row in QUESTIONS[split]:
+    for row in questions(split):
         assert len(set(row["options"])) == 4
         assert len({len(word) for word in row["options"]}) == 1
         words = set(row["passage"].lower().replace(",", " ").replace(".", " ").split())
@@ -37,12 +64,12 @@ def test_options_are_alike(split):
 def test_passages_and_words_are_as_described(split):
     """A sentence and the one with the gap, of 5 to 50 words; options of five letters or more, not rare, not everywhere,
     the commonest at most three times as frequent as the rarest."""
-    for row in QUESTIONS[split]:
+    for row in questions(split):
         before, gapped = _sentences(row["passage"])
         assert before
         assert GAP in gapped
         assert 5 <= len(gapped.split()) <= 50
-        counts = [COUNTS[word] for word in row["options"]]
+        counts = [frequency(word) for word in row["options"]]
         assert all(len(word) >= 5 for word in row["options"])
         assert 15 <= min(counts) <= max(counts) <= 2000
         assert max(counts) <= 3 * min(counts)
@@ -52,7 +79,7 @@ def test_passages_and_words_are_as_described(split):
 def test_no_passage_answers_another(split):
     """Sentences of five words or more: "Thank you." and the like do come twice."""
     said = Counter[str]()
-    for row in QUESTIONS[split]:
+    for row in questions(split):
         before, gapped = _sentences(row["passage"])
         said.update({s for s in (before, gapped.replace(GAP, row["options"][row["answer"]])) if len(s.split()) >= 5})
     assert [s for s, n in said.items() if n > 1] == []
@@ -60,18 +87,18 @@ def test_no_passage_answers_another(split):
 
 def test_the_questions_never_change_silently():
     """A change here makes recorded studies wrong: run them again."""
-    digest = hashlib.sha256(repr(QUESTIONS["test"].select(range(100))[:]).encode()).hexdigest()
+    digest = hashlib.sha256(repr(questions("test").select(range(100))[:]).encode()).hexdigest()
     assert digest[:16] == "4c194d45d761b5a9"
 
 
 @pytest.mark.parametrize("split", corpora.SPLITS)
 def test_no_shortcut_beats_a_guess(split):
     """By place and by the alphabet about a quarter of 1,000; by frequency in the training speeches exactly."""
-    rows = QUESTIONS[split]
+    rows = questions(split)
     letters = Counter(sorted(r["options"]).index(r["options"][r["answer"]]) for r in rows)
     for shares in (Counter(rows["answer"]), letters):
         assert all(180 <= shares[i] <= 320 for i in range(4)), shares  # five standard deviations
-    rank = Counter(sorted(r["options"], key=lambda w: (COUNTS[w], w)).index(r["options"][r["answer"]]) for r in rows)
+    rank = Counter(sorted(r["options"], key=lambda w: (frequency(w), w)).index(r["options"][r["answer"]]) for r in rows)
     assert all(245 <= rank[i] <= 255 for i in range(4)), rank
 
 
@@ -82,8 +109,7 @@ def _words_alone(sentence):
 def _right_by_bigrams(rows, tokens, *, left=1, right=1, own=0):
     """Share answered by the largest P(word | before)^left P(after | word)^right, counted here anew; `own` is how often
     the question's sentence was counted."""
-    words = Counter(token for sentence in SENTENCES for token in tokens(sentence))
-    pairs = Counter(pair for sentence in SENTENCES for pair in pairwise(tokens(sentence)))
+    words, pairs = counted(tokens)
     total, found = words.total(), 0
     for row in rows:
         start, end = _sentences(row["passage"])[-1].split(GAP)
@@ -103,7 +129,7 @@ def _right_by_bigrams(rows, tokens, *, left=1, right=1, own=0):
 @pytest.mark.parametrize("split", corpora.SPLITS)
 def test_bigrams_of_the_training_speeches_do_not_answer(split):
     """Without the choice by score they answer 76 %."""
-    rows, own = QUESTIONS[split], int(split == "train")
+    rows, own = questions(split), int(split == "train")
     assert 0.22 <= _right_by_bigrams(rows, _tokens, own=own) <= 0.28
     assert (_right_by_bigrams(rows, _tokens) > 0.8) == (split == "train")  # who knows the sentence knows the word
     assert _right_by_bigrams(rows, _words_alone, own=own) <= 0.35
@@ -113,7 +139,7 @@ def test_bigrams_of_the_training_speeches_do_not_answer(split):
 
 
 def test_seeded_and_bounded():
-    assert corpora.cloze("test", count=20)[:] == QUESTIONS["test"].select(range(20))[:]
+    assert corpora.cloze("test", count=20)[:] == questions("test").select(range(20))[:]
     assert corpora.cloze("test", count=20, seed=1)[:] != corpora.cloze("test", count=20)[:]
     with pytest.raises(ValueError, match=r"count=100000; allowed is 1 to 10\d\d from the split 'test'"):
         corpora.cloze("test", count=100_000)
@@ -141,8 +167,8 @@ def test_bad_numbers(arguments, words):
 
 def test_places_and_options_are_shuffled():
     """Not the first questions of the first speeches, and not the options in the order of their frequency."""
-    texts = corpora.speeches("test")["text"][:]
-    asked = [next(i for i, t in enumerate(texts) if r["passage"].split(" ____")[0] in t) for r in QUESTIONS["test"]]
+    texts = MADE["speeches"]("test")["text"][:]
+    asked = [next(i for i, t in enumerate(texts) if r["passage"].split(" ____")[0] in t) for r in questions("test")]
     assert len(set(asked[:50])) >= len(texts) - 1
-    ordered = [sorted(r["options"], key=lambda w: (COUNTS[w], w)) == r["options"] for r in QUESTIONS["test"]]
+    ordered = [sorted(r["options"], key=lambda w: (frequency(w), w)) == r["options"] for r in questions("test")]
     assert sum(ordered) < 100  # of 1,000; one in 24 by chance
