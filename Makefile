@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 COLAB_PYTHON = $(shell python3.13 -c 'import sys; print(sys.executable)' 2>/dev/null || echo $(PYTHON))
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
-NBVAL := $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=180 -p no:cacheprovider
+OFFLINE := PYTHONPATH=$(CURDIR)/tests/offline
 
 .PHONY: lab test unit notebooks lessons new-lesson bench images data weights colab test-colab clean
 
@@ -14,20 +14,13 @@ lab: $(VENV)/.lab  ## open the course in JupyterLab; ARGS="--no-browser --port=8
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_start_here.ipynb
 
 test: $(VENV)/.test  ## everything that proves the course: style, types, unit tests, notebooks, browser
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest tests --ignore=tests/browser
-	PYTHONPATH=tests/offline $(NBVAL) notebooks
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python scripts/run_tests.py
 
 unit: $(VENV)/.test  ## the fast part
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest tests --ignore=tests/browser -m "not slow" -q
+	$(BIN)/python scripts/run_tests.py --fast
 
 notebooks: $(VENV)/.test  ## execute notebooks and save them with outputs; NB="notebooks/01*.ipynb" picks some
-	PYTHONPATH=tests/offline $(BIN)/python scripts/run_notebooks.py $(NB)
+	$(OFFLINE) $(BIN)/python scripts/run_notebooks.py $(NB)
 
 lessons: $(VENV)/.test  ## write the table of lessons into README, notebook 00 and the map; shown sources into all notebooks
 	$(BIN)/python scripts/stamp_lessons.py

@@ -64,6 +64,7 @@ def course(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_first_second_and_other_stamp(course: Path) -> None:
     colab.stamp(course)
     bare = contents(course)
@@ -140,6 +141,7 @@ def test_invalid_names_change_nothing(course: Path, repo: str) -> None:
     assert contents(course) == before
 
 
+@pytest.mark.slow
 def test_error_on_the_command_line(course: Path) -> None:
     done = run_script(course, "https://github.com/o/n")
     assert done.returncode == 1

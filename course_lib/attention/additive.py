@@ -1,7 +1,5 @@
 """Additive attention: a small network, not a dot product, scores each query with each key."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from course_lib.attention.arguments import Mask, prepare
@@ -31,7 +29,7 @@ class AdditiveAttention(nn.Module):
         self, q: Tensor, k: Tensor, v: Tensor, *, mask: Mask | None = None, key_mask: Tensor | None = None,
         position: Position | None = None, q_pos: Tensor | None = None, k_pos: Tensor | None = None,
         scale: float | None = None, return_weights: bool = False,
-    ) -> Any:  # fmt: skip
+    ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
         """As `attention(impl="explicit")`: (B, H, T, Dv), or with it the weights (B, H, T, S)."""
         q, k, v, allowed, bias, score = prepare(q, k, v, mask, key_mask, position, q_pos, k_pos)
         if q.shape[-1] != self.of_query.in_features:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,8 +73,9 @@ def online_attention(
         running = no_keys_yet(queries, v.shape[-1])
         for left in range(0, k.shape[2], tile):
             columns = slice(left, left + tile)
+            pairs = mask if isinstance(mask, Pattern) else cut(mask, rows, columns)
             ready = prepare(
-                queries, k[:, :, columns], v[:, :, columns], cut(mask, rows, columns), cut(key_mask, columns),
+                queries, k[:, :, columns], v[:, :, columns], pairs, cut(key_mask, columns),
                 position, cut(q_pos, rows), cut(k_pos, columns),
             )  # fmt: skip
             values = wide(repeat_heads(ready.v, q.shape[1]))  # (B, H, n, Dv)
@@ -91,9 +92,9 @@ def no_keys_yet(q: Tensor, width: int) -> Running:
     return Running(zeros + torch.finfo(dtype).min, zeros, q.new_zeros(*q.shape[:-1], width, dtype=dtype))
 
 
-def cut(x: Any, *slices: slice) -> Any:
-    """The part of a tensor's last axes; an axis of 1, which is for all, stays, and so do a Pattern and None."""
-    if not isinstance(x, Tensor):
+def cut(x: Tensor | None, *slices: slice) -> Tensor | None:
+    """The part of a tensor's last axes; an axis of 1, which is for all, stays, and so does None."""
+    if x is None:
         return x
     for axis, part in zip(range(-len(slices), 0), slices, strict=True):
         if x.shape[axis] > 1:

@@ -41,7 +41,15 @@ class Unrotated(Position):
 
     def __init__(self, position: Position) -> None:
         super().__init__()
-        self.bias, self.score = position.bias, position.score  # type: ignore[method-assign]
+        self.scheme = position
+
+    def bias(self, q_pos: Tensor, k_pos: Tensor) -> Tensor | None:
+        """That of the scheme."""
+        return self.scheme.bias(q_pos, k_pos)
+
+    def score(self, q: Tensor, q_pos: Tensor, k_pos: Tensor) -> Tensor | None:
+        """That of the scheme."""
+        return self.scheme.score(q, q_pos, k_pos)
 
 
 def check_positions(name: str, pos: Tensor, length: int | None = None, batch: int | None = None) -> None:

@@ -75,6 +75,7 @@ def assert_is(mask, want):
     assert torch.equal(listed(mask.full_kv_num_blocks, mask.full_kv_indices, n_columns), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PATTERNS)
 @pytest.mark.parametrize("length", [5, 128, 300])
 def test_a_block_mask_is_the_pattern_pair_by_pair(name, length):
@@ -148,6 +149,7 @@ def pair(name, case, dtype, device="cpu", n_kv=2, length=200):
     return partial(flex_attention, mask=PATTERNS[name], **arguments), theirs, tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ["causal window", "global", "random blocks", "nothing"])
 def test_on_a_cpu_it_is_attention(name, case):
@@ -167,6 +169,7 @@ def test_types_are_kept(dtype, tolerance):
     assert relative_error(got, theirs(*(x.double() for x in tensors))) < tolerance
 
 
+@pytest.mark.slow
 def test_blocks_made_once_serve_many_calls():
     ours, _, (q, k, v) = pair("causal window", "key_mask", torch.float64)
     blocks = flex_block_mask(causal & window(40), 200, 200, key_mask=CASES["key_mask"]["key_mask"], device="cpu")
@@ -257,6 +260,7 @@ def test_the_mask_of_a_long_text_takes_no_square():
     assert tables == [(2 + 8 + 7) * BLOCK**2, (2 + 16 + 15) * BLOCK**2]
 
 
+@pytest.mark.slow
 def test_all_patterns_share_one_compiled_kernel():
     """What CUDA compiles: once, and once more when sizes turn out to vary; not for each pattern or length."""
     torch.compiler.reset()

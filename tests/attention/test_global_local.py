@@ -74,6 +74,7 @@ def run(case, kind, n_random, separate, ways=("blocked", "dense"), dtype=torch.f
     return results
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separate", [False, True], ids=["shared", "separate"])
 @pytest.mark.parametrize("with_random", [False, True], ids=["window", "random blocks"])
 @settings(deadline=None, max_examples=300)
@@ -104,6 +105,7 @@ def test_in_bfloat16_the_error_is_at_most_twice_that_of_dense(changed, separate)
         assert error <= (3 if i in (2, 3) else 2) * allowed, i
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kind", GLOBAL)
 @pytest.mark.parametrize("hooks", [None, ("rotate", "bias", "score")])
@@ -121,6 +123,7 @@ def test_never_nan(dtype, kind, hooks):
 # --- by hand ---
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 8), st.integers(0, 4), st.sampled_from(GLOBAL), st.booleans(), st.booleans(), st.integers(0, 2),

@@ -53,12 +53,14 @@ def both(case, impl, dtype=torch.float64):
     return results
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(cases())
 def test_blocked_is_dense(case):
     assert_equal(*both(case, "blocked"))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=300)
 @given(cases())
 def test_unfold_is_dense(case):
@@ -205,6 +207,7 @@ class Distance(Position):
         return -0.1 * (q_pos.unsqueeze(-1) - k_pos.unsqueeze(-2)).abs().unsqueeze(-3).double()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["blocked", "unfold"])
 @pytest.mark.parametrize("offset", [0, 1000, -30])
 def test_hooks_are_asked_block_by_block_for_true_places(impl, offset):

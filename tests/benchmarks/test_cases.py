@@ -13,6 +13,8 @@ from course_lib.norms import LayerNorm, RMSNorm
 from tests.benchmarks.small import small
 from tests.conftest import randomise, relative_error
 
+pytestmark = pytest.mark.slow  # every case is run
+
 CPU = torch.device("cpu")
 
 

@@ -16,6 +16,8 @@ from course_lib.experiments import load
 from tests.benchmarks.small import small
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow  # every case is run
+
 CPU = torch.device("cpu")
 ROW_FIELDS = {
     "setting",

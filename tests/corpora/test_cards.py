@@ -27,6 +27,7 @@ def test_every_set_has_a_card():
     assert {*cards.SHIPPED, *cards.FULL} == SETS
 
 
+@pytest.mark.slow
 def test_the_readme_is_what_the_code_writes(monkeypatch):
     for name, make in MADE.items():
         monkeypatch.setattr(corpora, name, make)
@@ -58,6 +59,7 @@ def test_one_card(capsys):
     assert str(caught.value).count("fashion_mnist") == 1
 
 
+@pytest.mark.slow
 def test_the_command_prints_japanese_whatever_the_terminal_speaks():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-m", "course_lib.corpora", "neko"], env=environment, capture_output=True)

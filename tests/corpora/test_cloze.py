@@ -13,6 +13,8 @@ from course_lib import corpora
 from course_lib.corpora.cloze import GAP, _Bigrams, _sentences, _tokens
 from tests.corpora.sets import MADE
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_table():
@@ -69,10 +71,10 @@ def test_passages_and_words_are_as_described(split):
         assert before
         assert GAP in gapped
         assert 5 <= len(gapped.split()) <= 50
-        counts = [frequency(word) for word in row["options"]]
+        often = [frequency(word) for word in row["options"]]
         assert all(len(word) >= 5 for word in row["options"])
-        assert 15 <= min(counts) <= max(counts) <= 2000
-        assert max(counts) <= 3 * min(counts)
+        assert 15 <= min(often) <= max(often) <= 2000
+        assert max(often) <= 3 * min(often)
 
 
 @pytest.mark.parametrize("split", corpora.SPLITS)

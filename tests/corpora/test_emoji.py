@@ -10,6 +10,8 @@ from torch.nn.functional import avg_pool2d
 
 from course_lib import corpora
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 SPLITS = ("train", "validation", "test")
 ENGLISH_IN_JAPANESE = {"ATM", "WC", "Wi-Fi"}
 

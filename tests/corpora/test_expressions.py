@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from course_lib.corpora import arithmetic, expressions
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 LEVELS = range(1, 7)
 

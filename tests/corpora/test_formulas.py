@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from course_lib.corpora import formulas, logic
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 WORDS = {ast.Mult: "and", ast.Add: "or", ast.Sub: "implies"}
 LEVELS = range(1, 7)
 

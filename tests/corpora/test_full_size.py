@@ -23,6 +23,8 @@ from course_lib import corpora
 from course_lib.corpora import hub
 from course_lib.corpora.full_text import articles
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 STREAMS = {
     "smollm_corpus": "cosmopedia-v2/train-0000{}-of-00104.parquet",

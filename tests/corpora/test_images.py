@@ -5,6 +5,8 @@ import torch
 
 from course_lib import corpora
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 
 @pytest.mark.parametrize(("split", "count"), [("train", 10_000), ("test", 2_000)])
 def test_fashion_mnist(split, count):

@@ -10,6 +10,7 @@ from course_lib.corpora.documents import shared_shingles
 from course_lib.corpora.mixture import _shortened
 from tests.corpora.sets import MADE, texts
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
 PROSE = {"code": "python_code", "glosses": "glosses", "english": "speeches", "japanese": "neko"}
 
 

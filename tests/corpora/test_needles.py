@@ -12,10 +12,16 @@ from course_lib import corpora, tokenization
 from course_lib.corpora.needles import THINGS, _sentences, needles
 from course_lib.tokenization import MASK, START
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 TOKENIZER = tokenization.load("english-4k")
 TOKENS = {TOKENIZER.encode(thing)[0]: thing for thing in THINGS}
-SETS = {split: _sentences(split) for split in ("train", "validation")}
-BATCH = needles("validation", 64, 256)(0)
+SPLITS = ("train", "validation")
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return needles("validation", 64, 256)(0)
 
 
 def test_things_are_single_tokens_all_different():
@@ -23,12 +29,12 @@ def test_things_are_single_tokens_all_different():
     assert all(len(TOKENIZER.encode(thing)) == 1 for thing in THINGS)
 
 
-def test_shapes_and_the_first_token():
-    assert BATCH.ids.shape == (64, 256)
-    assert BATCH.at.shape == BATCH.targets.shape == BATCH.distance.shape == (64, 8)
-    assert BATCH.needle.shape == (64,)
-    assert (BATCH.ids[:, 0] == START).all()
-    assert {x.dtype for x in BATCH} == {torch.int64}
+def test_shapes_and_the_first_token(batch):
+    assert batch.ids.shape == (64, 256)
+    assert batch.at.shape == batch.targets.shape == batch.distance.shape == (64, 8)
+    assert batch.needle.shape == (64,)
+    assert (batch.ids[:, 0] == START).all()
+    assert {x.dtype for x in batch} == {torch.int64}
 
 
 @pytest.mark.parametrize("length", [216, 256, 1024])
@@ -41,17 +47,17 @@ def test_one_thing_and_it_is_where_it_is_said_to_be(length):
             assert [i for i, token in enumerate(ids) if token == MASK] == at
 
 
-def test_no_text_mentions_another_thing():
+def test_no_text_mentions_another_thing(batch):
     """Not even as a part of another word, such as "books". The thing itself may be: "carbon" begins with its token."""
-    for ids in BATCH.ids:
+    for ids in batch.ids:
         words = TOKENIZER.decode(ids.tolist()).lower()
         found = {thing for thing in THINGS if thing in words}
         assert found == {TOKENS[token] for token in ids.tolist() if token in TOKENS}
 
 
-@pytest.mark.parametrize("split", SETS)
+@pytest.mark.parametrize("split", SPLITS)
 def test_nothing_hides_in_the_hay(split):
-    hay, stacks = SETS[split]
+    hay, stacks = _sentences(split)
     for ids in hay[::5]:
         text = TOKENIZER.decode(ids).lower()
         assert not any(thing in text for thing in THINGS), text
@@ -65,30 +71,30 @@ def test_nothing_hides_in_the_hay(split):
 
 def test_held_out_texts_are_made_of_held_out_sentences():
     parts = {split: {tuple(ids) for ids in hay} | {tuple(ids) for stack in stacks for ids, _ in stack}
-             for split, (hay, stacks) in SETS.items()}  # fmt: skip
+             for split, (hay, stacks) in zip(SPLITS, map(_sentences, SPLITS), strict=True)}  # fmt: skip
     assert not parts["train"] & parts["validation"]
     whole = {tuple(TOKENIZER.encode(text)) for text in corpora.sentence_pairs("validation")["en"]}
     assert parts["validation"] <= whole
 
 
-def test_distances_are_counted_in_tokens():
-    want = [[abs(place - q) for q in at] for at, place in zip(BATCH.at.tolist(), BATCH.needle.tolist(), strict=True)]
-    assert BATCH.distance.tolist() == want
-    flat = BATCH.distance.flatten()
+def test_distances_are_counted_in_tokens(batch):
+    want = [[abs(place - q) for q in at] for at, place in zip(batch.at.tolist(), batch.needle.tolist(), strict=True)]
+    assert batch.distance.tolist() == want
+    flat = batch.distance.flatten()
     assert flat.min() >= 1
     assert (flat <= 16).sum() > 20  # near and far
     assert (flat > 150).sum() > 20
 
 
-def test_questions_stand_between_sentences_evenly_spread():
+def test_questions_stand_between_sentences_evenly_spread(batch):
     """After a long sentence two are due, and stand side by side."""
-    gaps = BATCH.at.diff(dim=1)
+    gaps = batch.at.diff(dim=1)
     assert (gaps >= 1).all()
     assert (gaps < 12).float().mean() < 0.02
     assert gaps.float().mean().item() == pytest.approx(256 / 8.5, abs=3)
-    hay, stacks = SETS["validation"]
+    hay, stacks = _sentences("validation")
     known = {tuple(ids) for ids in hay} | {tuple(ids) for stack in stacks for ids, _ in stack}
-    for ids, at in zip(BATCH.ids[:6].tolist(), BATCH.at[:6].tolist(), strict=True):
+    for ids, at in zip(batch.ids[:6].tolist(), batch.at[:6].tolist(), strict=True):
         for begin, end in pairwise([0, *at]):
             assert made_of(tuple(ids[begin + 1 : end]), known)
 
@@ -124,9 +130,9 @@ def test_a_pure_function_of_seed_and_step():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_the_texts_never_change_silently():
+def test_the_texts_never_change_silently(batch):
     """A change here makes recorded studies wrong: run them again."""
-    digest = hashlib.sha256(BATCH.ids.numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(batch.ids.numpy().tobytes()).hexdigest()
     assert digest[:16] == DIGEST
 
 

@@ -11,6 +11,8 @@ from course_lib import corpora
 from course_lib.corpora.documents import fold
 from tests.corpora.sets import MADE, shared, texts
 
+pytestmark = pytest.mark.slow  # whole sets are read and searched
+
 # name -> rows and characters in train, validation, test
 COUNTS = {
     "speeches": [(72, 2_443_763), (9, 360_343), (9, 314_756)],

@@ -100,6 +100,7 @@ def test_arms_of_kv_heads_differ_only_in_heads_and_have_equal_parameters():
     assert all(config == configs[0] for config in configs)
 
 
+@pytest.mark.slow
 def test_the_shipped_gpt2_is_the_recorded_one_and_beats_the_bigram():
     model, made = pretrained.load("gpt2-tiny"), pretrained.origin("gpt2-tiny")
     (run,) = load(made.study)["arms"]

@@ -51,6 +51,7 @@ def test_a_run_that_diverged_says_so_and_nothing_more(monkeypatch):
         assert metrics["test_loss"] is None
 
 
+@pytest.mark.slow
 def test_the_optimizer_is_adam_without_decay_or_clipping(monkeypatch):
     seen = {}
 
@@ -76,6 +77,7 @@ def test_evaluation_is_without_dropout():
     assert norm_placement.evaluate(model, x, y)["test_loss"] == pytest.approx(want, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_what_enters_a_norm_is_kept_wide_enough(monkeypatch):
     """float16 ends at 65,504; the stream of a network that explodes does not."""
 

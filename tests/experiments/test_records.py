@@ -40,6 +40,7 @@ def test_the_record_is_complete_and_valid(name):
         assert all(v is None or math.isfinite(v) for v in run["metrics"].values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_the_first_steps_can_be_made_again(name, monkeypatch):
     """20 steps of one arm, on one thread as in the record, match the recorded curve."""

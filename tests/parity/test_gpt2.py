@@ -10,6 +10,7 @@ from transformers import GPT2LMHeadModel
 from course_lib.interop import gpt2_from_transformers, gpt2_to_transformers, oracle
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from tests.conftest import randomise, relative_error
+from tests.parity.compare import assert_same_gradients, gradients
 
 SIZES = {
     "small": {"vocab_size": 11, "max_positions": 9, "d_model": 8, "n_heads": 2, "n_layers": 2},
@@ -36,28 +37,15 @@ def text(config, length, rows=3):
     return torch.randint(config.vocab_size, (rows, length))
 
 
-def loss(logits, ids):
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-
-
-def gradients(model):
-    return {name: p.grad for name, p in model.named_parameters()}
-
-
 def assert_same(ours, theirs, ids, tolerance):
-    """Logits and gradients, theirs under our names. The keys' bias has gradient zero: an absolute floor."""
+    """Logits, and gradients of a loss at all places, theirs under our names."""
     got, want = ours(ids), theirs(ids).logits
     assert relative_error(got, want) < tolerance
-    loss(got, ids).backward()
-    loss(want, ids).backward()
-    their_gradients = gradients(theirs)  # the tied matrix is there once
-    their_gradients = gpt2_from_transformers(their_gradients, ours.config.n_layers)
-    our_gradients = gradients(ours)
-    assert our_gradients.keys() == their_gradients.keys()
-    largest = max(g.abs().max() for g in our_gradients.values())
-    for name, gradient in our_gradients.items():
-        floor = largest if name.endswith("k_proj.bias") else their_gradients[name].abs().max()
-        assert (gradient - their_gradients[name]).abs().max() <= tolerance * floor, name
+    targets = torch.randint(ours.config.vocab_size, ids.shape)
+    for logits in (got, want):
+        F.cross_entropy(logits.flatten(0, 1), targets.flatten()).backward()
+    their_gradients = gpt2_from_transformers(gradients(theirs), ours.config.n_layers)  # the tied matrix is there once
+    assert_same_gradients(gradients(ours), their_gradients, tolerance, zero=("k_proj.bias",))
 
 
 @pytest.mark.parametrize("name", SIZES)

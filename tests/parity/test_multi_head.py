@@ -8,6 +8,7 @@ from torch import nn
 from course_lib.attention import AdditiveAttention, MultiHeadAttention, Places, attention, causal
 from course_lib.attention.arguments import AttentionFn
 from tests.conftest import randomise, relative_error
+from tests.parity.compare import assert_same_gradients, gradients
 from tests.positions.toy import Toy, by_hand
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
@@ -25,16 +26,24 @@ def torch_state(ours):
 
 
 def run(module, inputs, call):
-    """Output, gradients of the inputs and of the parameters."""
+    """Output, and gradients by name of the parameters and of the inputs."""
     inputs = [x.detach().clone().requires_grad_() for x in inputs]
     y = call(module, *inputs)
     upstream = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y)
     y.backward(upstream)
-    return y.detach(), [x.grad for x in inputs], {name: p.grad for name, p in module.named_parameters()}
+    return y.detach(), gradients(module) | {f"input {i}": x.grad for i, x in enumerate(inputs)}
 
 
-def close(got, want, tolerance, floor=1e-30):
-    return (got - want).abs().max() <= tolerance * max(want.abs().max().item(), floor)
+def under_our_names(theirs):
+    """Gradients of nn.MultiheadAttention; its one matrix is cut into three."""
+    parts = {}
+    for name, gradient in theirs.items():
+        if name.startswith("in_proj_"):
+            kind = name.removeprefix("in_proj_")
+            parts |= {f"{p}_proj.{kind}": third for p, third in zip("qkv", gradient.chunk(3), strict=True)}
+        else:
+            parts[name] = gradient
+    return parts
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -62,18 +71,10 @@ def test_against_torch(way, bias, dtype):
         padding = None if keys is None else ~keys
         return module(x, source, source, attn_mask=not_allowed, key_padding_mask=padding, need_weights=False)[0]
 
-    got, got_inputs, got_weights = run(ours, inputs, call_ours)
-    want, want_inputs, want_weights = run(theirs, inputs, call_theirs)
+    got, got_gradients = run(ours, inputs, call_ours)
+    want, want_gradients = run(theirs, inputs, call_theirs)
     assert relative_error(got, want) < TOLERANCE[dtype]
-    for one, other in zip(got_inputs, want_inputs, strict=True):
-        assert relative_error(one, other) < TOLERANCE[dtype]
-    # Softmax ignores a shift of all logits, so that the gradient of the keys' bias is zero but for rounding: one floor.
-    floor = want_weights["in_proj_weight"].abs().max().item()
-    for kind in ("weight", "bias") if bias else ("weight",):
-        parts = want_weights[f"in_proj_{kind}"].chunk(3)
-        for name, part in zip(("q_proj", "k_proj", "v_proj"), parts, strict=True):
-            assert close(got_weights[f"{name}.{kind}"], part, TOLERANCE[dtype], floor), (name, kind)
-        assert close(got_weights[f"out_proj.{kind}"], want_weights[f"out_proj.{kind}"], TOLERANCE[dtype])
+    assert_same_gradients(got_gradients, under_our_names(want_gradients), TOLERANCE[dtype], zero=("k_proj.bias",))
 
 
 @pytest.mark.parametrize("n_kv", [1, 2, 4])
@@ -97,14 +98,11 @@ def test_grouped_heads_one_after_the_other(cross, head_dim, n_kv):
             y = y + torch.einsum("bts,bsd,cd->btc", weights, v, module.out_proj.weight[:, own])
         return y
 
-    got = run(ours, inputs, lambda module, x, context=None: module(x, context=context))
+    got, got_gradients = run(ours, inputs, lambda module, x, context=None: module(x, context=context))
     ours.zero_grad()
-    want = run(ours, inputs, loop)
-    assert relative_error(got[0], want[0]) < 1e-10
-    for one, other in zip(got[1], want[1], strict=True):
-        assert relative_error(one, other) < 1e-10
-    for name, gradient in got[2].items():
-        assert close(gradient, want[2][name], 1e-10, floor=want[2]["k_proj.weight"].abs().max().item()), name
+    want, want_gradients = run(ours, inputs, loop)
+    assert relative_error(got, want) < 1e-10
+    assert_same_gradients(got_gradients, want_gradients, 1e-10, zero=("k_proj.bias",))
 
 
 @pytest.mark.parametrize("n_kv", [1, 2, 4])

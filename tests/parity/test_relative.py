@@ -12,8 +12,10 @@ from course_lib.positions import AlibiPosition, ShawPosition, T5Position
 from course_lib.positions.alibi import alibi_slopes
 from course_lib.positions.relative import t5_buckets
 from tests.conftest import randomise, relative_error
+from tests.parity.compare import assert_same_gradients, gradients
 
 NAMES = {"q_proj": "linear_q", "k_proj": "linear_k", "v_proj": "linear_v", "out_proj": "linear_out"}
+KINDS = ("weight", "bias")
 
 
 def shaw_pair(length_of_table, bidirectional, d_model=12, n_heads=3):
@@ -29,7 +31,7 @@ def shaw_pair(length_of_table, bidirectional, d_model=12, n_heads=3):
     theirs = randomise(theirs).double().eval()
     position = ShawPosition(d_model // n_heads, length_of_table, bidirectional=bidirectional)
     ours = MultiHeadAttention(d_model, n_heads, position=position).double()
-    state = {f"{a}.{kind}": theirs.state_dict()[f"{b}.{kind}"] for a, b in NAMES.items() for kind in ("weight", "bias")}
+    state = {f"{a}.{kind}": theirs.state_dict()[f"{b}.{kind}"] for a, b in NAMES.items() for kind in KINDS}
     state["position.embedding.weight"] = theirs.distance_embedding.weight.detach()
     ours.load_state_dict(state, strict=True)
     return ours, theirs
@@ -45,10 +47,9 @@ def test_shaw_is_their_relative_key(max_distance, bidirectional):
     assert relative_error(got, want) < 1e-10
     for y in (got, want):
         y.square().sum().backward()
-    pairs = [(getattr(ours, a).weight.grad, getattr(theirs, b).weight.grad) for a, b in NAMES.items()]
-    pairs.append((ours.position.embedding.weight.grad, theirs.distance_embedding.weight.grad))
-    for ours_, theirs_ in pairs:
-        assert relative_error(ours_, theirs_) < 1e-10
+    want_gradients = {f"{a}.{kind}": gradients(theirs)[f"{b}.{kind}"] for a, b in NAMES.items() for kind in KINDS}
+    want_gradients["position.embedding.weight"] = theirs.distance_embedding.weight.grad
+    assert_same_gradients(gradients(ours), want_gradients, 1e-10, zero=("k_proj.bias",))
 
 
 def test_shaws_scores_are_their_dot_products():
@@ -121,14 +122,14 @@ def test_under_a_causal_softmax_our_distances_are_blooms_places(n_heads, impl):
     q, k, v = (torch.randn(2, n_heads, 20, 4).double().requires_grad_() for _ in range(3))
     alibi = build_alibi_tensor(torch.ones(2, 20), n_heads, torch.float64).view(2, n_heads, 1, 20)
     allowed = torch.ones(20, 20).tril().bool()
-    results = []
-    for y in (
-        attention(q, k, v, mask=causal, position=AlibiPosition(n_heads), impl=impl),
-        (q @ k.mT / 2 + alibi).masked_fill(~allowed, -torch.inf).softmax(-1) @ v,
-    ):
-        results.append([y, *torch.autograd.grad(y.square().sum(), (q, k, v))])
-    for got, want in zip(*results, strict=True):
-        assert relative_error(got, want) < (1e-6 if n_heads == 6 else 1e-10)  # slopes of float32, some irrational
+    ours = attention(q, k, v, mask=causal, position=AlibiPosition(n_heads), impl=impl)
+    theirs = (q @ k.mT / 2 + alibi).masked_fill(~allowed, -torch.inf).softmax(-1) @ v
+    tolerance = 1e-6 if n_heads == 6 else 1e-10  # slopes of float32, some irrational
+    assert relative_error(ours, theirs) < tolerance
+    got, want = (
+        dict(zip("qkv", torch.autograd.grad(y.square().sum(), (q, k, v)), strict=True)) for y in (ours, theirs)
+    )
+    assert_same_gradients(got, want, tolerance)
 
 
 def test_in_both_directions_alibi_is_minus_the_distance():

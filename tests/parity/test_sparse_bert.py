@@ -9,6 +9,7 @@ from course_lib.attention import window
 from course_lib.interop import bert_names, bert_to_transformers, oracle
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from tests.conftest import randomise, relative_error
+from tests.parity.compare import assert_same_gradients, gradients
 
 SMALL = {
     "vocab_size": 17, "max_positions": 60, "d_model": 12, "n_heads": 3, "n_layers": 2, "pattern": "full",
@@ -26,11 +27,8 @@ def small(**fields):
     return randomise(SparseBert(SparseBertConfig(**SMALL | fields))).double().eval()
 
 
-def assert_same(ours, theirs, length, key_mask=None, seen=None, tolerance=1e-10):
-    """Logits and gradients of a loss at all places that count.
-
-    Some gradients are zero but for rounding (the keys' bias; queries that see one key): so there is an absolute floor.
-    """
+def assert_same(ours, theirs, length, key_mask=None, seen=None, tolerance=1e-10, zero=("k_proj.bias",)):
+    """Logits and gradients of a loss at all places that count."""
     config = ours.config
     ids = torch.randint(config.vocab_size, (3, length))
     counts = torch.ones_like(ids).bool() if key_mask is None else key_mask
@@ -40,14 +38,9 @@ def assert_same(ours, theirs, length, key_mask=None, seen=None, tolerance=1e-10)
     targets = torch.randint(config.vocab_size, ids.shape)
     for logits in (got, want):
         F.cross_entropy(logits[counts], targets[counts]).backward()
-    gradients = {name: p.grad for name, p in theirs.named_parameters()}
-    largest = max(p.grad.abs().max() for p in ours.parameters())
-    names = bert_names(config.placement, config.n_layers)
-    assert names.keys() == dict(ours.named_parameters()).keys()
-    for name, parameter in ours.named_parameters():
-        other = gradients[names[name]]
-        floor = largest if name.endswith("k_proj.bias") else torch.maximum(other.abs().max(), 1e-3 * largest)
-        assert (parameter.grad - other).abs().max() <= tolerance * floor, name
+    names, their_gradients = bert_names(config.placement, config.n_layers), gradients(theirs)
+    under_our_names = {ours: their_gradients[theirs] for ours, theirs in names.items()}
+    assert_same_gradients(gradients(ours), under_our_names, tolerance, zero)
 
 
 @pytest.mark.parametrize("placement", KINDS)
@@ -76,7 +69,8 @@ def test_a_window_is_their_model_with_a_mask(placement, radius):
     ours, places = small(placement=placement), torch.arange(60)
     far = ~window(radius).dense(places, places).expand(3, 1, 60, 60)
     seen = torch.zeros(3, 1, 60, 60).double().masked_fill(far, torch.finfo(torch.float64).min)  # added to the logits
-    assert_same(ours.with_pattern(pattern="local", radius=radius), oracle(ours), 60, seen=seen)
+    zero = ("k_proj.bias",) if radius else ("q_proj.weight", "q_proj.bias", "k_proj.weight", "k_proj.bias")  # one key
+    assert_same(ours.with_pattern(pattern="local", radius=radius), oracle(ours), 60, seen=seen, zero=zero)
 
 
 @pytest.mark.parametrize("placement", KINDS)

@@ -97,6 +97,7 @@ def test_in_bfloat16_fused_is_as_near_as_explicit(name, changed):
     assert fused.sub(exact).norm() <= 2 * explicit.sub(exact).norm()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(cases(), st.sampled_from(list(SCHEMES)), st.sampled_from(["blocked", "unfold", "online"]))
 def test_local_is_dense(case, name, impl):
@@ -120,6 +121,7 @@ def test_local_is_dense(case, name, impl):
     assert_equal(*results)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(cases(), st.sampled_from(list(SCHEMES)), st.booleans())
 def test_global_and_local_is_dense(case, name, separate):

@@ -93,13 +93,13 @@ def test_places_may_be_one_row_or_one_for_each_sequence(name):
     position, (q, k) = scheme(name), heads(5, 7, batch=3)
     q_pos, k_pos = torch.randint(90, (3, 5)), torch.randint(90, (3, 7))
     want = torch.cat([logits(position, q[i : i + 1], k[i : i + 1], q_pos[i], k_pos[i]) for i in range(3)])
-    assert torch.equal(logits(position, q, k, q_pos, k_pos), want)
-    assert torch.equal(logits(position, q, k, q_pos.int(), k_pos.int()), want)
+    assert torch.allclose(logits(position, q, k, q_pos, k_pos), want, rtol=0, atol=1e-12)
+    assert torch.allclose(logits(position, q, k, q_pos.int(), k_pos.int()), want, rtol=0, atol=1e-12)
     one, rows = q_pos[:1], q_pos[:1].expand(3, -1)
     for q_rows in (one, rows):
         for k_rows in (k_pos[0], k_pos[:1], k_pos[:1].expand(3, -1)):
             want = logits(position, q, k, q_pos[0], k_pos[0])
-            assert torch.equal(logits(position, q, k, q_rows, k_rows), want)
+            assert torch.allclose(logits(position, q, k, q_rows, k_rows), want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", SCHEMES)

@@ -72,6 +72,7 @@ def test_round_trip(name, text):
     assert UNK not in ids
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(ANY, min_size=1, max_size=6), text=ANY, how=HOW)
 @example(["こんにちは", "こんばんは"] * 5, "Hello world", {"add_dummy_prefix": False})
@@ -157,6 +158,7 @@ def test_compression_on_held_out_documents():
     assert rate("japanese-8k", corpora.neko("validation")["text"]) > 1.6
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sentencepiece.__version__ != "0.2.3", reason="ties between pieces fall as SentencePiece's version")
 @pytest.mark.parametrize("name", ["english-4k"])
 def test_the_shipped_file_is_what_the_recipe_gives(name):
@@ -170,6 +172,7 @@ def test_long_texts_are_not_skipped():
     assert tokenization.train([text], 500).pieces("the world")[0] == "▁the"
 
 
+@pytest.mark.slow
 def test_one_very_long_string_is_told_to_be_split():
     """Not the size is to blame, whichever it is: as lines the same text trains."""
     lines = [line for line in corpora.sentence_pairs("train")["ja"][:4000] if not re.search("[ \u3000]", line)]

@@ -10,6 +10,7 @@ from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.training import next_token_loss, no_decay, windows
 
 
+@pytest.mark.slow
 def test_windows_are_of_one_split_and_end_documents():
     train, held_out = (windows(("speeches",), split, 128) for split in ("train", "validation"))
     assert train.shape[1] == held_out.shape[1] == 129

@@ -149,6 +149,7 @@ def test_maps_of_a_model_are_its_softmax_of_scores(model, tokenizer):
             np.testing.assert_allclose(maps.weights[i], scores.softmax(-1), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["🎉👩‍👩‍👧", "שלום عالم", " ", "\n\n", "吾輩は猫である", "a\tb", "$x_1$ <b>"])
 def test_any_text_can_be_explored_and_drawn(model, tokenizer, text):
     explorer = explore_model(model, tokenizer, text)

@@ -39,12 +39,12 @@ def plot_buckets(view: Buckets) -> Figure:
     own = view.n_buckets // (1 if view.after is None else 2)
     exact = own // 2
     distance = np.arange(len(view.before))
-    lines = {"keys before" if view.after is not None else "bucket": Line(distance, view.before)}
+    stairs = {"keys before" if view.after is not None else "bucket": (distance, view.before)}
     if view.after is not None:
-        lines["keys after"] = Line(distance[1:], view.after[1:])
-    for i, line in enumerate(lines.values()):
-        ax.step(line.x, line.y, where="post", color=OKABE_ITO[i])
-        ax.plot(line.x[: exact + 1], line.y[: exact + 1], ".", color=OKABE_ITO[i])  # type: ignore[index]
+        stairs["keys after"] = distance[1:], view.after[1:]
+    for i, (x, y) in enumerate(stairs.values()):
+        ax.step(x, y, where="post", color=OKABE_ITO[i])
+        ax.plot(x[: exact + 1], y[: exact + 1], ".", color=OKABE_ITO[i])
     for edge, text in (
         (exact, f"single distances\nend at {exact - 1}"),
         (view.max_distance, f"max_distance\n{view.max_distance}"),
@@ -54,8 +54,8 @@ def plot_buckets(view: Buckets) -> Figure:
                     color=GREY, fontsize="small")  # fmt: skip
     _log_distance(ax, len(view.before))
     ax.set(ylabel="bucket", ylim=(-0.5, view.n_buckets + 0.5))
-    if len(lines) > 1:
-        label_lines(ax, lines)
+    if len(stairs) > 1:
+        label_lines(ax, {name: Line(x, y) for name, (x, y) in stairs.items()})
     title = f"T5: {exact} buckets of one distance, {own - exact} of growing ranges"
     if view.before[-1] == own - 1:  # else the picture ends before the last bucket
         title += f";\nfrom distance {int(np.argmax(view.before == own - 1))} on, all share one"

@@ -92,6 +92,7 @@ def test_the_four_pictures_show_the_four_matrices():
         plot_weight_panels({"one": weights}, names[:2], names)
 
 
+@pytest.mark.slow
 def test_widgets_show_what_is_computed(trained):
     panel = score_panel()
     assert panel.shown.text() == score_frame(**panel.params).text()

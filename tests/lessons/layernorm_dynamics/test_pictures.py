@@ -59,6 +59,7 @@ def test_a_frame_that_is_not_there(traces, params, words):
         norm_frame(traces, **params)
 
 
+@pytest.mark.slow
 def test_what_the_panel_shows_is_what_is_computed(traces):
     panel = norm_panel(traces)
     for params in (
@@ -76,6 +77,7 @@ def test_what_the_panel_shows_is_what_is_computed(traces):
         assert png(panel.figure()) == panel.children[2].value
 
 
+@pytest.mark.slow
 def test_the_layer_menu_follows_the_network(traces):
     panel = norm_panel(traces)
     panel.controls["layer"].value = 12

@@ -210,6 +210,7 @@ def test_the_gallery_is_computed():
     assert figure.get_figwidth() <= plots.MAX_WIDTH
 
 
+@pytest.mark.slow
 def test_what_the_pattern_panel_shows_is_what_is_computed():
     panel = pattern_panel(measure=fixed)
     params = {"kind": "window + global", "length": 128, "radius": 8, "n_random": 1, "dilation": 4, "places": (0,)}
@@ -230,6 +231,7 @@ def test_what_the_pattern_panel_shows_is_what_is_computed():
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_global_token_behind_the_end_is_refused_in_a_sentence():
     panel = pattern_panel(measure=fixed)
     picture = panel.children[2].value
@@ -310,6 +312,7 @@ def test_reach_is_the_norm_of_the_jacobian(ids):
     assert not model.dropout._forward_hooks
 
 
+@pytest.mark.slow
 def test_the_cones_are_drawn(ids):
     frames = {"local": reach_frame(encoder("local"), ids, 30), "global": reach_frame(encoder("local_global"), ids, 30)}
     figure = plot_reach(frames, title="a title")
@@ -396,6 +399,7 @@ def test_each_measured_attention_is_the_one_it_is_called():
     assert (hybrid[:, :, 0] - full[:, :, 0]).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_complexity_widget_measures_on_demand():
     inside = []
 

@@ -16,7 +16,9 @@ from course_lib.positions.relative import t5_buckets
 from course_lib.positions.rope import change_layout, rotate_pairs
 from course_lib.training import windows
 from tests.conftest import ROOT, load_file
-from tests.exercises.cases import expect_answer_to_stub, expect_own_message
+from tests.exercises.cases import expect_answer_to_stub, expect_own_message, pairs, with_declared
+
+pytestmark = pytest.mark.slow  # learners' functions run in whole models
 
 SOLUTIONS = load_file(ROOT / "solutions" / "05_positional_encodings.py")
 ANSWERS = {
@@ -24,87 +26,11 @@ ANSWERS = {
 } | {"tell_apart": SOLUTIONS.verdict}
 
 
-def waves(power=lambda i, d: 2 * i / d, base=10000.0, join=lambda a: torch.cat([a.sin(), a.cos()], -1), places=None):
-    """Sinusoids with one thing changed."""
-
-    def fn(pos, d_model):
-        i = torch.arange(d_model // 2)
-        pos = pos if places is None else places(pos)
-        return join(pos[:, None] / base ** power(i, d_model))
-
-    return fn
-
-
-def slopes_of(n_heads):
-    return 2.0 ** (-8 * torch.arange(1, n_heads + 1) / n_heads)
-
-
-def biased(slopes=slopes_of, distance=lambda q, k: (q[:, None] - k).abs(), join=lambda s, far: -s[:, None, None] * far):
-    """ALiBi with one thing changed."""
-    return lambda n_heads, q_pos, k_pos: join(slopes(n_heads), distance(q_pos, k_pos))
-
-
-def turned(
-    angle=None, mix=None, double=lambda f: torch.cat([f, f], -1), other=None, places=lambda pos: pos, swap=False
-):
-    """RoPE with one thing changed, as x cos + other sin."""
-
-    def fn(x, pos, theta):
-        i = torch.arange(x.shape[-1] // 2)
-        angles = double((angle or right_angle)(places(pos)[:, None], i, x.shape[-1], theta))
-        cos, sin = (angles.sin(), angles.cos()) if swap else (angles.cos(), angles.sin())
-        return (x * cos + (other or halves())(x) * sin).to(x.dtype)
-
-    return fn
-
-
-def right_angle(pos, i, d, theta):
-    return pos / theta ** (2 * i / d)
-
-
-def halves(first=-1, second=1):
-    def other(x):
-        a, b = x.chunk(2, -1)
-        return torch.cat([first * b, second * a], -1)
-
-    return other
-
-
-def neighbours(x):
-    return torch.stack([-x[..., 1::2], x[..., 0::2]], -1).flatten(-2)
-
-
-def twice(f):
-    return f.repeat_interleave(2, -1)
-
-
-def rounded(x, pos, theta):
-    """All in the type of x."""
-    angle = pos.to(x.dtype)[:, None] / theta ** (2 * torch.arange(x.shape[-1] // 2) / x.shape[-1]).to(x.dtype)
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
-
-
 def with_complex_numbers(x, pos, theta):
     a, b = x.float().chunk(2, -1) if x.dtype == torch.bfloat16 else x.chunk(2, -1)
     turn = torch.polar(torch.ones(()), pos[:, None] / theta ** (2 * torch.arange(a.shape[-1]) / x.shape[-1]))
     z = torch.complex(a.contiguous(), b.contiguous()) * turn
     return torch.cat([z.real, z.imag], -1).to(x.dtype)
-
-
-def ranged(formula=None, exact_of=lambda n: n // 2, cut=lambda b, n, exact: b.clamp(max=n - 1), whole=torch.floor):
-    """Buckets with one thing changed."""
-
-    def fn(distance, n, most):
-        exact = exact_of(n)
-        share = (formula or ratio)(distance.clamp(min=1), n, exact, most)
-        return torch.where(distance < exact, distance, cut(whole(share).long() + exact, n, exact))
-
-    return fn
-
-
-def ratio(far, n, exact, most):
-    return (far / exact).log() / math.log(most / exact) * (n - exact)
 
 
 def leaks(model, ids, places=None, compare=None, tolerance=1e-4):
@@ -134,77 +60,24 @@ def verdict(leak=leaks, cache=cache_differs, leak_first=True):
     return fn
 
 
-def likeliest(got, whole, t):
-    return not torch.equal(got[:t].argmax(-1), whole[:t].argmax(-1))
-
-
-WRONG = {
+OTHERS = {
     "sinusoids": {
-        "Sines and cosines alternate": waves(join=lambda a: torch.stack([a.sin(), a.cos()], -1).flatten(-2)),
-        "The cosines come first": waves(join=lambda a: torch.cat([a.cos(), a.sin()], -1)),
-        "The exponent is half": waves(power=lambda i, d: i / d),
-        "The exponent is twice": waves(power=lambda i, d: 4 * i / d),
-        "The last wave has the exponent 1": waves(power=lambda i, d: i / max(d // 2 - 1, 1)),
-        "The base is 1000;": waves(base=1000.0),
-        "shorter, not longer": waves(power=lambda i, d: -2 * i / d),
-        "All waves have the same length": waves(power=lambda i, d: 2 * i // d),
-        "second half has sines too": waves(join=lambda a: torch.cat([a.sin(), a.sin()], -1)),
-        "first half has cosines too": waves(join=lambda a: torch.cat([a.cos(), a.cos()], -1)),
-        "count the places yourself": waves(places=lambda pos: torch.arange(len(pos))),
-        "one place late": waves(places=lambda pos: pos + 1),
-        "multiplied by 2 π": waves(places=lambda pos: 2 * math.pi * pos),
         "(d_model, T)": lambda pos, d: SOLUTIONS.sinusoids(pos, d).T,
         "in place": lambda pos, d: SOLUTIONS.sinusoids(pos.add_(1), d),
         "dtype torch.float64": lambda pos, d: SOLUTIONS.sinusoids(pos.double(), d),
-        "(2, 3); needed is (2, 6)": waves(join=lambda a: a.sin()),
+        "(2, 3); needed is (2, 6)": lambda pos, d: SOLUTIONS.sinusoids(pos, d)[:, : d // 2],
         "infinite or not a number": lambda pos, d: SOLUTIONS.sinusoids(pos, d) / 0,
         "differs most": lambda pos, d: torch.ones(len(pos), d),
     },
     "alibi_bias": {
-        "The sign is wrong: what is far": biased(join=lambda s, far: s[:, None, None] * far),
-        "The order of the slopes is reversed: the first": biased(slopes=lambda n: slopes_of(n).flip(0)),
-        "The sign is wrong, and": biased(slopes=lambda n: -slopes_of(n).flip(0)),
-        "whatever the number of heads": biased(slopes=lambda n: 0.5 ** torch.arange(1, n + 1)),
-        "The slopes begin with 1": biased(slopes=lambda n: 2.0 ** (-8 * torch.arange(n) / n)),
-        "All heads have the slope": biased(slopes=lambda n: slopes_of(n)[:1].expand(n)),
-        "lacks the 8": biased(slopes=lambda n: 2.0 ** (-torch.arange(1, n + 1) / n)),
-        "Keys *after* the query gain": biased(distance=lambda q, k: q[:, None] - k),
-        "Keys *before* the query gain": biased(distance=lambda q, k: k - q[:, None]),
-        "to the last key": biased(distance=lambda q, k: (k[-1] - k).expand(len(q), -1)),
-        "distance is squared": biased(distance=lambda q, k: (q[:, None] - k) ** 2),
-        "count the places yourself": biased(
-            distance=lambda q, k: (torch.arange(len(q))[:, None] - torch.arange(len(k))).abs()
-        ),
-        "get 0": biased(distance=lambda q, k: (q[:, None] - k).clamp(min=0)),
-        "get -inf": lambda n, q, k: biased()(n, q, k).masked_fill(k > q[:, None], -torch.inf),
-        "the same for all heads": biased(join=lambda s, far: -s[0] * far),
-        "axis of the heads is the last": biased(join=lambda s, far: -s * far[..., None]),
-        "Rows and columns are swapped": biased(distance=lambda q, k: (k[:, None] - q).abs()),
-        "differs most": biased(join=lambda s, far: -s[:, None, None] * far.float().sqrt()),
+        "get -inf": lambda n, q, k: SOLUTIONS.alibi_bias(n, q, k).masked_fill(k > q[:, None], -torch.inf),
+        "the same for all heads": lambda n, q, k: SOLUTIONS.alibi_bias(n, q, k)[0],
+        "axis of the heads is the last": lambda n, q, k: SOLUTIONS.alibi_bias(n, q, k).permute(1, 2, 0),
+        "Rows and columns are swapped": lambda n, q, k: SOLUTIONS.alibi_bias(n, q, k).mT,
+        "differs most": lambda n, q, k: -SOLUTIONS.alibi_bias(n, q, k).abs().sqrt(),
     },
     "rotate": {
-        "Your pairs are neighbours": turned(other=neighbours, double=twice),
-        "each angle stands over two *neighbouring* channels": turned(double=twice),
-        "two layouts are mixed": turned(other=neighbours),
-        "You turn backwards": turned(other=halves(1, -1)),
-        "Neither half has a minus": turned(other=halves(1, 1)),
-        "Both halves have a minus": turned(other=halves(-1, -1)),
-        "Sine and cosine are swapped": turned(swap=True),
-        "The exponent is half": turned(angle=lambda pos, i, d, theta: pos / theta ** (i / d)),
-        "The exponent is twice": turned(angle=lambda pos, i, d, theta: pos / theta ** (4 * i / d)),
-        "The last pairs turn fastest": turned(angle=lambda pos, i, d, theta: pos * theta ** (2 * i / d)),
-        "All pairs turn by the same": turned(angle=lambda pos, i, d, theta: pos.expand(-1, len(i)).float()),
-        "theta=10000 is written": lambda x, pos, theta: SOLUTIONS.rotate(x, pos, 10000.0),
-        "count the places yourself": turned(places=lambda pos: torch.arange(len(pos))),
-        "one too large": turned(places=lambda pos: pos + 1),
-        "places are reversed": turned(places=lambda pos: pos.flip(0)),
-        "Nothing is turned": lambda x, pos, theta: x.clone(),
-        "Only the first half": lambda x, pos, theta: torch.cat(
-            [SOLUTIONS.rotate(x, pos, theta).chunk(2, -1)[0], x.chunk(2, -1)[1]], -1
-        ),
         "lengths of the vectors change": lambda x, pos, theta: 2 * SOLUTIONS.rotate(x, pos, theta),
-        "your places are rounded to it": lambda x, pos, theta: SOLUTIONS.rotate(x, pos.to(x.dtype).long(), theta),
-        "your angles are rounded": rounded,
         "comes back as torch.float32": lambda x, pos, theta: SOLUTIONS.rotate(x.float(), pos, theta),
         "argument number 1 in place": lambda x, pos, theta: x.copy_(SOLUTIONS.rotate(x, pos, theta)),
         "no gradient reaches x": lambda x, pos, theta: SOLUTIONS.rotate(x.detach(), pos, theta),
@@ -213,46 +86,21 @@ WRONG = {
         "result differs most": lambda x, pos, theta: x.flip(-1),
     },
     "to_half_split": {
-        "That is the way back, from": lambda w, n: w.unflatten(0, (n, 2, -1)).transpose(1, 2).flatten(0, 2),
-        "as if they were one head": lambda w, n: torch.cat([w[0::2], w[1::2]]),
-        "forgotten, and it is the way back": lambda w, n: w.unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1),
-        "not as (D, H)": lambda w, n: torch.cat([(x := w.unflatten(0, (-1, n)))[0::2], x[1::2]]).flatten(0, 1),
-        "Rows 1, 3, 5, … come first": lambda w, n: (
-            torch.cat([(x := w.unflatten(0, (n, -1)))[:, 1::2], x[:, 0::2]], 1).flatten(0, 1)
-        ),
-        "Nothing has moved": lambda w, n: w.clone(),
-        "reorder the columns": lambda w, n: SOLUTIONS.to_half_split(w.T, n).T if w.shape[1] % n == 0 else w,
         "(H, D, C)": lambda w, n: SOLUTIONS.to_half_split(w, n).unflatten(0, (n, -1)),
         "is a list": lambda w, n: [w],
         "differs most": lambda w, n: w.flip(0),
     },
     "bucket": {
-        "buckets that do not exist": ranged(cut=lambda b, n, exact: b),
-        "but buckets count from 0": ranged(cut=lambda b, n, exact: b.clamp(max=n)),
-        "own bucket: the logarithmic": lambda far, n, most: far.clamp(max=n - 1),
-        "and nothing ends them": lambda far, n, most: far.clone(),
-        "shares one bucket": lambda far, n, most: far.clamp(max=n // 2),
-        "is in the last bucket": lambda far, n, most: torch.where(far < n // 2, far, n - 1),
-        "round to the nearest": ranged(whole=torch.round),
-        "you round up": ranged(whole=torch.ceil),
-        "runs from 1 to max_distance": ranged(lambda far, n, e, most: far.log() / math.log(most) * (n - e)),
-        "divide by log(max_distance)": ranged(lambda far, n, e, most: (far / e).log() / math.log(most) * (n - e)),
-        "grow in a line": ranged(lambda far, n, e, most: (far - e) / (most - e) * (n - e)),
-        "spread over all n_buckets": ranged(lambda far, n, e, most: (far / e).log() / math.log(most / e) * n),
-        "begins with bucket 0: the first": lambda far, n, most: torch.where(
-            far < n // 2, far, ratio(far.clamp(min=1), n, n // 2, most).long()
-        ),
-        "and it ends too early": ranged(cut=lambda b, n, exact: (b - exact).clamp(max=n - exact - 1)),
-        "single distances are too few": ranged(exact_of=lambda n: max(n // 4, 1)),
-        "for near distances too": lambda far, n, most: (
-            (n // 2 + ratio(far.clamp(min=1), n, n // 2, most).long()).clamp(0, n - 1)
-        ),
         "a bucket is a row of a table": lambda far, n, most: SOLUTIONS.bucket(far, n, most).float(),
         "the distance 0 is in bucket 7": lambda far, n, most: torch.full_like(far, 7),
         "For a table (2, 3)": lambda far, n, most: (
             SOLUTIONS.bucket(far, n, most) if far.ndim == 1 else torch.zeros_like(far)
         ),
     },
+}
+WRONG = with_declared(check, OTHERS)
+WRONG["bucket"] = {words.format(n=32, last=31): fn for words, fn in WRONG["bucket"].items()}
+WRONG |= {
     "tell_apart": {
         "which is right, \"leak\". It is \"fine\". Outputs at": verdict(
             leak=lambda m, ids: leaks(m, ids, compare=lambda got, whole, t: (got[: t + 1] != whole[: t + 1]).any())
@@ -293,7 +141,7 @@ def test_solutions_pass(name):
     assert repr(result).startswith("✓ Right")
 
 
-@pytest.mark.parametrize(("name", "words"), [(name, words) for name in WRONG for words in WRONG[name]])
+@pytest.mark.parametrize(("name", "words"), pairs(WRONG))
 def test_mistake_has_its_message(name, words):
     expect_own_message(check, WRONG, name, words)
 
@@ -340,9 +188,10 @@ def test_other_right_answers():
     assert check.rotate(library).ok
 
     def as_in_many_programs(x, pos, theta):  # only angles must be float32
-        angle = right_angle(pos[:, None], torch.arange(x.shape[-1] // 2), x.shape[-1], theta)
+        angle = pos[:, None] / theta ** (2 * torch.arange(x.shape[-1] // 2) / x.shape[-1])
         wide = torch.cat([angle, angle], -1)
-        return x * wide.cos().to(x.dtype) + halves()(x) * wide.sin().to(x.dtype)
+        a, b = x.chunk(2, -1)
+        return x * wide.cos().to(x.dtype) + torch.cat([-b, a], -1) * wide.sin().to(x.dtype)
 
     assert check.rotate(as_in_many_programs).ok
     assert check.to_half_split(lambda w, n: change_layout(w, n, len(w) // n, to="half_split")).ok
@@ -354,8 +203,9 @@ def test_other_right_answers():
 
 def test_what_the_praise_says():
     assert "46.82, those of 100 and 107 46.82" in check.sinusoids(SOLUTIONS.sinusoids).message
-    assert 20 * slopes_of(8)[0] == 10
-    assert 20 * slopes_of(8)[-1] == pytest.approx(0.08, abs=0.002)
+    losses = -SOLUTIONS.alibi_bias(8, torch.tensor([20]), torch.tensor([0]))
+    assert losses[0] == 10
+    assert losses[-1] == pytest.approx(0.08, abs=0.002)
     rows = t5_buckets(-torch.arange(200), 32, 128, bidirectional=False)
     assert int((rows == 31).nonzero()[0]) == 113
     assert "from 113 on" in check.bucket(SOLUTIONS.bucket).message
@@ -381,7 +231,7 @@ def test_injection_runs_in_pythia(rope):
         "other answers: logits differ by": lambda x, pos, theta: SOLUTIONS.rotate(
             x, pos + (len(pos) == 19) * (pos > 12), theta
         ),
-        "with a cache, the logits differ": turned(places=lambda pos: torch.arange(len(pos))),
+        "with a cache, the logits differ": lambda x, pos, theta: SOLUTIONS.rotate(x, torch.arange(len(pos)), theta),
         "the result of your function has dtype": lambda x, pos, theta: SOLUTIONS.rotate(x.double(), pos, theta),
         "the gradient with respect to embedding.weight differs": lambda x, pos, theta: SOLUTIONS.rotate(
             x.detach(), pos, theta

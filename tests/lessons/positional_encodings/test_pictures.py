@@ -169,6 +169,7 @@ def test_a_rope_frame_is_two_rotations(m, n, theta):
     assert np.allclose([line.get_xdata()[0] for line in strip.lines], frame.wavelengths)
 
 
+@pytest.mark.slow
 def test_what_the_rope_panel_shows_is_what_is_computed():
     panel = rope_panel()
     params = {"q_pos": 12, "k_pos": 7, "shift": 0, "pair": 1, "theta": 10_000.0}
@@ -189,6 +190,7 @@ def test_what_the_rope_panel_shows_is_what_is_computed():
     assert own.shown.scores[0] == pytest.approx(math.cos(math.pi / 2 - 5), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_rope_in_motion(tmp_path):
     steps = rope_steps(Q, K, length=8, back=3)
     assert [(s.frame.q_pos, s.frame.k_pos) for s in steps] == [(m, m - 3) for m in range(3, 8)]
@@ -207,6 +209,7 @@ def test_rope_in_motion(tmp_path):
     assert (tmp_path / "rope.gif").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_wavelengths_and_extensions():
     view = wavelengths(16, trained=128, factor=8)
     for name in ("none", "interpolate", "ntk"):

@@ -60,6 +60,7 @@ def test_parameters_of_each_scheme():
     assert extra == dict.fromkeys(SCHEMES, 0) | {"learned": 128 * 128, "t5": 32 * 4, "shaw": 3 * 65 * 32}
 
 
+@pytest.mark.slow
 def test_up_to_128_all_are_better_than_the_bigram():
     vocab = tokenization.load("english-4k").vocab_size
     bigram = KneserNeyBigram(count_bigrams(windows(("speeches",), "train", 128)[:, :-1].flatten(), vocab))

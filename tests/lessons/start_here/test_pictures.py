@@ -47,6 +47,7 @@ def test_pictures_show_the_view():
     assert np.allclose([bar.get_height() for bar in bars], view.losses)
 
 
+@pytest.mark.slow
 def test_the_panel_shows_what_is_computed_and_takes_any_text():
     panel = bigram_panel(TABLE, HELD_OUT, TOKENIZER, TEXT)
     panel.controls["weight"].value = 0.4

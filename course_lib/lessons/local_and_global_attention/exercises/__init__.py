@@ -9,11 +9,57 @@ from torch import Tensor
 from course_lib.attention import Pattern, causal, global_tokens
 from course_lib.attention import window as library_window
 from course_lib.exercises import Wrong, call, checker, expect_kind, learners_code
-from course_lib.lessons.local_and_global_attention.exercises.blocks import injected, local
-from course_lib.lessons.local_and_global_attention.exercises.online import add_tile, injected_online
-from course_lib.lessons.local_and_global_attention.exercises.reach import design, hops
+from course_lib.exercises.mistakes import Mistakes, sentence_on
+from course_lib.lessons.local_and_global_attention.exercises.blocks import LOCAL, injected, local
+from course_lib.lessons.local_and_global_attention.exercises.online import ADD_TILE, add_tile, injected_online
+from course_lib.lessons.local_and_global_attention.exercises.reach import HOPS, design, hops
 
-__all__ = ["add_tile", "count_pairs", "design", "hops", "injected", "injected_online", "local", "window"]
+__all__ = [
+    "ADD_TILE", "COUNT_PAIRS", "HOPS", "LOCAL", "WINDOW",
+    "add_tile", "count_pairs", "design", "hops", "injected", "injected_online", "local", "window",
+]  # fmt: skip
+
+
+Side = Callable[[Tensor, int], Tensor]  # of the number of places by which a query comes after its key, and the radius
+
+
+def _near(ahead: Tensor, radius: int) -> Tensor:
+    return ahead.abs() <= radius
+
+
+def _near_past(ahead: Tensor, radius: int) -> Tensor:
+    return (ahead <= radius) & (ahead >= 0)
+
+
+def _windowed(two_sided: Side, one_sided: Side = _near_past) -> Callable[[Tensor, Tensor, int, bool], Tensor]:
+    """A window as the learner's; one_sided: with causal=True."""
+    return lambda q_pos, k_pos, radius, is_causal: (one_sided if is_causal else two_sided)(q_pos - k_pos, radius)
+
+
+WINDOW: Mistakes = {
+    "The last place is missing: a key *at* the distance `radius` is seen too. Compare with <=, not with <.":
+        _windowed(lambda ahead, radius: ahead.abs() < radius, lambda ahead, radius: (ahead < radius) & (ahead >= 0)),
+    "You cut at half of the radius: it counts the places on *each* side.":
+        _windowed(lambda ahead, radius: _near(2 * ahead, radius), lambda ahead, radius: _near_past(2 * ahead, radius)),
+    "It is inverted: True means *may* attend.":
+        _windowed(lambda ahead, radius: ~_near(ahead, radius), lambda ahead, radius: ~_near_past(ahead, radius)),
+    "Rows and columns are swapped: rows are queries. A query must see what came *before* it: k_pos <= q_pos.":
+        _windowed(_near, lambda ahead, radius: _near_past(-ahead, radius)),
+    "With causal=True the future is still visible: k_pos <= q_pos must hold as well.": _windowed(_near, _near),
+    "With causal=True the window is gone: both must hold, the radius and k_pos <= q_pos.":
+        _windowed(_near, lambda ahead, radius: ahead >= 0),
+    "A token must see itself: k_pos <= q_pos, not <.":
+        _windowed(_near, lambda ahead, radius: _near_past(ahead, radius) & (ahead > 0)),
+    "`&` binds more tightly than `<=`: put each comparison in brackets.":
+        _windowed(_near, lambda ahead, radius: ahead.abs() <= (radius & (ahead >= 0))),
+    "Without the absolute value all of the future is near: q_pos - k_pos is negative there.":
+        _windowed(lambda ahead, radius: ahead <= radius),
+    "Without the absolute value all of the past is near: k_pos - q_pos is negative there.":
+        _windowed(lambda ahead, radius: -ahead <= radius),
+    "Only one side is seen. Without `causal` a window reaches `radius` places to both sides.": _windowed(_near_past),
+    "Only the side after a query is seen. Without `causal` a window reaches to both sides.":
+        _windowed(lambda ahead, radius: _near_past(-ahead, radius)),
+}  # fmt: skip
 
 
 @checker
@@ -37,8 +83,7 @@ def window(fn: Callable[[Tensor, Tensor, int, bool], Tensor]) -> str:
                     "comparison in brackets."
                 ) from error
             raise
-        whole = library_window(5) & causal if is_causal else library_window(5)
-        _expect_pattern(answer, whole.allowed(queries, keys), _windows(queries - keys, 5, is_causal), case, is_causal)
+        _expect_pattern(answer, queries, keys, is_causal, case)
     yours = Pattern("yours", lambda q_pos, k_pos: call(fn, q_pos, k_pos, 64, False))
     with learners_code("The pattern made of your function"):
         pairs, blocks = yours.pairs(1024), int(yours.blocks(1024, 64).sum())
@@ -50,40 +95,9 @@ def window(fn: Callable[[Tensor, Tensor, int, bool], Tensor]) -> str:
     )
 
 
-def _windows(ahead: Tensor, radius: int, is_causal: bool) -> dict[str, Tensor]:
-    """Natural mistakes; `ahead` is q_pos - k_pos, the number of places by which a query comes after its key."""
-    far = ahead.abs()
-    right = (far <= radius) & (ahead >= 0) if is_causal else far <= radius
-    mistakes = {
-        "The last place is missing: a key *at* the distance `radius` is seen too. Compare with <=, not with <.": (
-            right & (far < radius)
-        ),
-        "You cut at half of the radius: it counts the places on *each* side.": right & (2 * far <= radius),
-        "It is inverted: True means *may* attend.": ~right,
-    }
-    if is_causal:
-        return mistakes | {
-            "Rows and columns are swapped: rows are queries. A query must see what came *before* it: k_pos <= q_pos.": (
-                (far <= radius) & (ahead <= 0)
-            ),
-            "With causal=True the future is still visible: k_pos <= q_pos must hold as well.": far <= radius,
-            "With causal=True the window is gone: both must hold, the radius and k_pos <= q_pos.": ahead >= 0,
-            "A token must see itself: k_pos <= q_pos, not <.": (far <= radius) & (ahead > 0),
-            "`&` binds more tightly than `<=`: put each comparison in brackets.": far <= (radius & (ahead >= 0)),
-        }
-    return mistakes | {
-        "Without the absolute value all of the future is near: q_pos - k_pos is negative there.": ahead <= radius,
-        "Without the absolute value all of the past is near: k_pos - q_pos is negative there.": -ahead <= radius,
-        "Only one side is seen. Without `causal` a window reaches `radius` places to both sides.": (
-            (far <= radius) & (ahead >= 0)
-        ),
-        "Only the side after a query is seen. Without `causal` a window reaches to both sides.": (
-            (far <= radius) & (ahead <= 0)
-        ),
-    }
-
-
-def _expect_pattern(answer: Any, want: Tensor, mistakes: dict[str, Tensor], case: str, is_causal: bool) -> None:
+def _expect_pattern(answer: Any, q_pos: Tensor, k_pos: Tensor, is_causal: bool, case: str) -> None:
+    whole = library_window(5) & causal if is_causal else library_window(5)
+    want = whole.allowed(q_pos, k_pos)
     what = f"{case}the result" if case else "The result"
     if isinstance(answer, Tensor) and answer.dtype != torch.bool:
         raise Wrong(
@@ -98,9 +112,8 @@ def _expect_pattern(answer: Any, want: Tensor, mistakes: dict[str, Tensor], case
     expect_kind(answer, want, what)
     if torch.equal(answer, want):
         return
-    for sentence, value in mistakes.items():
-        if torch.equal(answer, value):
-            raise Wrong(sentence)
+    if sentence := sentence_on(answer, WINDOW, q_pos, k_pos, 5, is_causal):
+        raise Wrong(sentence)
     if case:
         raise Wrong(f"{what} is wrong: use the numbers in q_pos and k_pos, not where they stand.")
     query, key = (int(i) for i in (answer != want).nonzero()[0])
@@ -108,42 +121,6 @@ def _expect_pattern(answer: Any, want: Tensor, mistakes: dict[str, Tensor], case
         f"With radius 5 and causal={is_causal}, query {query} and key {key} give {bool(answer[query, key])}; "
         f"needed is {bool(want[query, key])}."
     )
-
-
-@checker
-def count_pairs(fn: Callable[[int, int, int], int]) -> str:
-    """Check `fn(length, radius, n_global)`: how many pairs a window and the first tokens as global ones allow."""
-    stages: tuple[tuple[str, Sequence[tuple[int, int, int]]], ...] = (
-        ("Without global tokens, ", ((16, 3, 0), (10, 1, 0), (50, 7, 0))),
-        ("With global tokens, ", ((16, 3, 2), (50, 7, 1), (50, 2, 5))),
-        ("", ((6, 9, 0), (6, 9, 2), (6, 5, 1), (6, 2, 6), (6, 2, 5), (20, 0, 3), (1, 4, 1))),
-    )
-    for stage, cases in stages:
-        answers = [call(fn, *case) for case in cases]
-        try:
-            got = torch.tensor([float(answer) for answer in answers], dtype=torch.float64)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise Wrong(f"Return one number; yours is a {type(answers[0]).__name__}.") from error
-        counted = (
-            torch.tensor([float(count(*case)) for case in cases], dtype=torch.float64)
-            for count in (_pairs, *_MISCOUNTS.values())
-        )
-        want, *wrong = counted
-        if torch.equal(got, want):
-            continue
-        for sentence, value in zip(_MISCOUNTS, wrong, strict=True):
-            if torch.equal(got, value):
-                raise Wrong(stage + sentence if stage else sentence[0].upper() + sentence[1:])
-        at = int((got != want).nonzero()[0])
-        length, radius, n_global = cases[at]
-        raise Wrong(
-            f"For length {length}, radius {radius} and {n_global} global tokens you count {got[at]:g} pairs; the "
-            f"pattern has {want[at]:g}."
-        )
-    pairs = _pairs(4096, 64, 1)
-    if call(fn, 4096, 64, 1) != pairs:
-        raise Wrong(f"For 4,096 tokens, radius 64 and one global token the pattern has {pairs:,} pairs.")
-    return f"Right. For 4,096 tokens, radius 64 and one global token: {pairs:,} pairs, {pairs / 4096**2:.1%} of all."
 
 
 def _pairs(length: int, radius: int, n_global: int) -> int:
@@ -160,31 +137,61 @@ def _both(length: int, n_global: int) -> int:
     return 2 * length * n_global - n_global**2
 
 
-# What is counted when one thing is forgotten, for (length T, radius r, n_global g).
-_MISCOUNTS: dict[str, Callable[[int, int, int], int]] = {
-    "the edges are forgotten: the first and last tokens have fewer neighbours than 2 radius + 1.": lambda T, r, g: (
-        (T - g) * (2 * r + 1) + _both(T, g)
-    ),
-    "a token's pair with itself is missing: a window has 2 radius + 1 keys, not 2 radius.": lambda T, r, g: (
-        _pairs(T - g, r, 0) - (T - g) + _both(T, g)
-    ),
-    "each pair is counted once. Query 3 with key 5 and query 5 with key 3 are two.": lambda T, r, g: (
-        (_pairs(T, r, g) - T) // 2 + T
-    ),
-    "pairs of global tokens with near ones are counted twice, as window and as global.": lambda T, r, g: (
-        _pairs(T, r, 0) + _both(T, g)
-    ),
-    "some pairs are counted twice: those of the window with global tokens, and those of two global tokens.": (
-        lambda T, r, g: _pairs(T, r, 0) + 2 * T * g
-    ),
-    "the pairs of two global tokens are counted twice: they are in a row and in a column.": lambda T, r, g: (
-        _pairs(T - g, r, 0) + 2 * T * g
-    ),
-    "global rows or columns are forgotten: global tokens see all, and all see them.": lambda T, r, g: (
-        library_window(r) | Pattern("", lambda q_pos, k_pos: (k_pos < g) & (q_pos == q_pos))
-    ).pairs(T),
-    "global rows or columns are forgotten, and near pairs are counted twice.": lambda T, r, g: _pairs(T, r, 0) + T * g,
+# For (length T, radius r, n_global g).
+COUNT_PAIRS: Mistakes = {
+    "the edges are forgotten: the first and last tokens have fewer neighbours than 2 radius + 1.":
+        lambda T, r, g: (T - g) * (2 * r + 1) + _both(T, g),
+    "a token's pair with itself is missing: a window has 2 radius + 1 keys, not 2 radius.":
+        lambda T, r, g: _pairs(T - g, r, 0) - (T - g) + _both(T, g),
+    "each pair is counted once. Query 3 with key 5 and query 5 with key 3 are two.":
+        lambda T, r, g: (_pairs(T, r, g) - T) // 2 + T,
+    "pairs of global tokens with near ones are counted twice, as window and as global.":
+        lambda T, r, g: _pairs(T, r, 0) + _both(T, g),
+    "some pairs are counted twice: those of the window with global tokens, and those of two global tokens.":
+        lambda T, r, g: _pairs(T, r, 0) + 2 * T * g,
+    "the pairs of two global tokens are counted twice: they are in a row and in a column.":
+        lambda T, r, g: _pairs(T - g, r, 0) + 2 * T * g,
+    "global rows or columns are forgotten: global tokens see all, and all see them.":
+        lambda T, r, g: (library_window(r) | Pattern("", lambda q_pos, k_pos: (k_pos < g) & (q_pos == q_pos))).pairs(T),
+    "global rows or columns are forgotten, and near pairs are counted twice.":
+        lambda T, r, g: _pairs(T, r, 0) + T * g,
     "global tokens are not counted.": lambda T, r, g: _pairs(T, r, 0),
     "where the radius is longer than the text without its global tokens, the formula counts too few: a window reaches "
-    "no farther than the last token. Limit the radius first.": lambda T, r, g: _window_pairs(T - g, r) + _both(T, g),
-}
+    "no farther than the last token. Limit the radius first.":
+        lambda T, r, g: _window_pairs(T - g, r) + _both(T, g),
+}  # fmt: skip
+
+
+def _counted(count: Callable[[int, int, int], int], cases: Sequence[tuple[int, int, int]]) -> Tensor:
+    return torch.tensor([float(count(*case)) for case in cases], dtype=torch.float64)
+
+
+@checker
+def count_pairs(fn: Callable[[int, int, int], int]) -> str:
+    """Check `fn(length, radius, n_global)`: how many pairs a window and the first tokens as global ones allow."""
+    stages: tuple[tuple[str, Sequence[tuple[int, int, int]]], ...] = (
+        ("Without global tokens, ", ((16, 3, 0), (10, 1, 0), (50, 7, 0))),
+        ("With global tokens, ", ((16, 3, 2), (50, 7, 1), (50, 2, 5))),
+        ("", ((6, 9, 0), (6, 9, 2), (6, 5, 1), (6, 2, 6), (6, 2, 5), (20, 0, 3), (1, 4, 1))),
+    )
+    for stage, cases in stages:
+        answers = [call(fn, *case) for case in cases]
+        try:
+            got = torch.tensor([float(answer) for answer in answers], dtype=torch.float64)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise Wrong(f"Return one number; yours is a {type(answers[0]).__name__}.") from error
+        want = _counted(_pairs, cases)
+        if torch.equal(got, want):
+            continue
+        if sentence := sentence_on(got, COUNT_PAIRS, cases, run=_counted):
+            raise Wrong(stage + sentence if stage else sentence[0].upper() + sentence[1:])
+        at = int((got != want).nonzero()[0])
+        length, radius, n_global = cases[at]
+        raise Wrong(
+            f"For length {length}, radius {radius} and {n_global} global tokens you count {got[at]:g} pairs; the "
+            f"pattern has {want[at]:g}."
+        )
+    pairs = _pairs(4096, 64, 1)
+    if call(fn, 4096, 64, 1) != pairs:
+        raise Wrong(f"For 4,096 tokens, radius 64 and one global token the pattern has {pairs:,} pairs.")
+    return f"Right. For 4,096 tokens, radius 64 and one global token: {pairs:,} pairs, {pairs / 4096**2:.1%} of all."

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,10 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from course_lib.attention import AttentionFn, attention, local_attention, with_attention
-from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
+from course_lib.attention.arguments import Mask
+from course_lib.exercises import Wrong, call, checker, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
+from course_lib.exercises.mistakes import Mistakes, expect_by
 from course_lib.masking import hide, masked_loss
 from course_lib.models.sparse_bert import SparseBert
+from course_lib.positions import Position
 
 B, H, D = 2, 3, 8
 Local = Callable[[Tensor, Tensor, Tensor, int], Tensor]
@@ -28,8 +32,8 @@ def _blocked(
 
     bounds: whether places before the text are hidden, and what ends what can be seen: "text", its "padding" or nothing.
     """
-    length, w = q.shape[2], radius
-    n = -(-length // w)
+    batch, _, length, _ = q.shape
+    w, n = radius, -(-length // radius)
     q, k, v = (F.pad(x, (0, 0, 0, n * w - length)).unflatten(2, (n, w)) for x in (q, k, v))  # (B, H, n, w, D)
     ring = [torch.cat([x[:, :, -1:], x, x[:, :, :1]], 2) if wrap else F.pad(x, (0, 0, 0, 0, 1, 1)) for x in (k, v)]
     k, v = (torch.cat([x[:, :, 1 + i : 1 + i + n] for i in near], -2) for x in ring)  # (B, H, n, blocks w, D)
@@ -43,46 +47,37 @@ def _blocked(
     allowed = allowed & (k_pos < {"text": length, "padding": n * w, "": math.inf}[end])
     allowed = allowed & (k_pos >= 0) if begin else allowed
     folded = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))  # (B n, H, w or blocks w, D)
-    y = attention(*folded, mask=allowed.repeat(B, 1, 1).unsqueeze(1), scale=scale, impl="explicit")
-    return y.unflatten(0, (B, n)).transpose(1, 2).flatten(2, 3)[:, :, :length]
+    y = attention(*folded, mask=allowed.repeat(batch, 1, 1).unsqueeze(1), scale=scale, impl="explicit")
+    return y.unflatten(0, (batch, n)).transpose(1, 2).flatten(2, 3)[:, :, :length]
 
 
-def _mistakes(q: Tensor, k: Tensor, v: Tensor, radius: int) -> dict[str, Tensor]:
-    """What each natural mistake would give."""
-
-    def blocked(**switches: Any) -> Tensor:
-        return _blocked(q, k, v, radius, **switches)
-
-    wrapped = "The text is bent into a ring: `roll` puts the last block before the first. {}"
-    stolen = "Keys of padding are seen. They are zeros, their scores are 0, and exp(0) = 1: they take weight. {}"
-    return {
-        wrapped.format("The first block sees the end of the text, and the last its beginning."): (
-            blocked(wrap=True, bounds=(False, ""))
-        ),
-        wrapped.format("The first block sees the end of the text."): blocked(wrap=True, bounds=(False, "text")),
-        wrapped.format("The last block sees the beginning of the text."): blocked(wrap=True, bounds=(True, "")),
-        stolen.format("Hide places below 0 and from T on."): blocked(bounds=(False, "")),
-        stolen.format("Hide places below 0: the block before the first."): blocked(bounds=(False, "text")),
-        stolen.format("Hide places from T on: the block after the last."): blocked(bounds=(True, "")),
-        stolen.format("Hide the rest of the last block, from T on."): blocked(bounds=(True, "padding")),
-        stolen.format("Hide the block before the first, and the rest of the last."): blocked(bounds=(False, "padding")),
-        "A key *at* the distance `radius` must be seen too: compare with <=, not with <.": blocked(far="<"),
-        "No window is cut: a query sees all of its three blocks. Or do your places count within each block? Then all "
-        "are near.": blocked(far="all"),
-        "There is no mask at all: neither the window is cut, nor are the blocks of padding hidden.": (
-            blocked(far="all", bounds=(False, ""))
-        ),
-        "Queries count from the beginning of their block, keys from the beginning of the block before: add `radius` to "
-        "the queries' places, or compare true places.": blocked(far="shifted"),
-        "The same places are compared wrongly, and padding is seen: a query at place i of its block is at i + radius "
-        "among its keys.": blocked(far="shifted", bounds=(False, "")),
-        "The block after is missing: without it a query does not see what comes next.": blocked(near=(-1, 0)),
-        "The block before is missing: without it a query does not see what came last.": blocked(near=(0, 1)),
-        "Each block sees only itself. A query at its edge needs the neighbouring blocks too.": blocked(near=(0,)),
-        "The scale 1/sqrt(D) is missing.": blocked(scale=1.0),
-        "You divide by D; the scale is its root.": blocked(scale=1 / D),
-        "Each query sees the whole text: that is full attention.": attention(q, k, v, impl="explicit"),
-    }
+_RING = "The text is bent into a ring: `roll` puts the last block before the first. "
+_STOLEN = "Keys of padding are seen. They are zeros, their scores are 0, and exp(0) = 1: they take weight. "
+LOCAL: Mistakes = {
+    _RING + "The first block sees the end of the text, and the last its beginning.":
+        partial(_blocked, wrap=True, bounds=(False, "")),
+    _RING + "The first block sees the end of the text.": partial(_blocked, wrap=True, bounds=(False, "text")),
+    _RING + "The last block sees the beginning of the text.": partial(_blocked, wrap=True, bounds=(True, "")),
+    _STOLEN + "Hide places below 0 and from T on.": partial(_blocked, bounds=(False, "")),
+    _STOLEN + "Hide places below 0: the block before the first.": partial(_blocked, bounds=(False, "text")),
+    _STOLEN + "Hide places from T on: the block after the last.": partial(_blocked, bounds=(True, "")),
+    _STOLEN + "Hide the rest of the last block, from T on.": partial(_blocked, bounds=(True, "padding")),
+    "A key *at* the distance `radius` must be seen too: compare with <=, not with <.": partial(_blocked, far="<"),
+    "No window is cut: a query sees all of its three blocks. Or do your places count within each block? Then all "
+    "are near.": partial(_blocked, far="all"),
+    "There is no mask at all: neither the window is cut, nor are the blocks of padding hidden.":
+        partial(_blocked, far="all", bounds=(False, "")),
+    "Queries count from the beginning of their block, keys from the beginning of the block before: add `radius` to "
+    "the queries' places, or compare true places.": partial(_blocked, far="shifted"),
+    "The same places are compared wrongly, and padding is seen: a query at place i of its block is at i + radius "
+    "among its keys.": partial(_blocked, far="shifted", bounds=(False, "")),
+    "The block after is missing: without it a query does not see what comes next.": partial(_blocked, near=(-1, 0)),
+    "The block before is missing: without it a query does not see what came last.": partial(_blocked, near=(0, 1)),
+    "Each block sees only itself. A query at its edge needs the neighbouring blocks too.": partial(_blocked, near=(0,)),
+    "The scale 1/sqrt(D) is missing.": partial(_blocked, scale=1.0),
+    "You divide by D; the scale is its root.": lambda q, k, v, radius: _blocked(q, k, v, radius, scale=1 / q.shape[-1]),
+    "Each query sees the whole text: that is full attention.": lambda q, k, v, radius: attention(q, k, v),
+}  # fmt: skip
 
 
 @checker
@@ -96,7 +91,7 @@ def local(fn: Local) -> str:
     ):
         q, k, v = (torch.randn(B, H, length, D) for _ in range(3))
         _expect_length(answer := _answer(fn, q, k, v, radius), length, radius)
-        expect(answer, _dense(q, k, v, radius), _mistakes(q, k, v, radius), what=case)
+        expect_by(answer, _dense, LOCAL, q, k, v, radius, what=case)
     tensors = {name: torch.randn(B, H, 21, D) for name in "qkv"}
     try:
         expect_gradients(fn, _dense, tensors, 2)
@@ -118,7 +113,7 @@ def _dense(q: Tensor, k: Tensor, v: Tensor, radius: int) -> Tensor:
     return local_attention(q, k, v, radius, impl="dense")
 
 
-def _answer(fn: Local, q: Tensor, k: Tensor, v: Tensor, radius: int) -> Any:
+def _answer(fn: Local, q: Tensor, k: Tensor, v: Tensor, radius: int) -> object:
     """The learner's answer; Wrong with a hint where a length that is no multiple of the radius stops it."""
     try:
         return call(fn, q, k, v, radius)
@@ -131,7 +126,7 @@ def _answer(fn: Local, q: Tensor, k: Tensor, v: Tensor, radius: int) -> Any:
         raise
 
 
-def _expect_length(answer: Any, length: int, radius: int) -> None:
+def _expect_length(answer: object, length: int, radius: int) -> None:
     if not isinstance(answer, Tensor) or answer.ndim != 4:
         return  # `expect` says so
     if answer.shape[2] == -(-length // radius) * radius > length:
@@ -152,7 +147,7 @@ class _Work(TorchDispatchMode):
         super().__init__()
         self.numbers, self.largest, self.shape = 0, 0, torch.Size()
 
-    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
         result = op(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor):
@@ -188,8 +183,9 @@ def as_attention_fn(fn: Local, radius: int) -> AttentionFn:
     """The learner's `fn(q, k, v, radius)` as an AttentionFn; ValueError for all that it does not take."""
 
     def attend(
-        q: Tensor, k: Tensor, v: Tensor, *, mask: Any = None, key_mask: Tensor | None = None, position: Any = None,
-        q_pos: Tensor | None = None, k_pos: Tensor | None = None, scale: float | None = None,
+        q: Tensor, k: Tensor, v: Tensor, *, mask: Mask | None = None, key_mask: Tensor | None = None,
+        position: Position | None = None, q_pos: Tensor | None = None, k_pos: Tensor | None = None,
+        scale: float | None = None,
     ) -> Tensor:  # fmt: skip
         others = {"mask": mask, "key_mask": key_mask, "position": position, "q_pos": q_pos, "scale": scale}
         if given := [name for name, value in others.items() if value is not None]:

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,8 +10,9 @@ from torch import Tensor
 from course_lib.attention import attention, causal, with_attention
 from course_lib.attention.online import Running, no_keys_yet, online_attention
 from course_lib.attention.online import add_tile as right
-from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
+from course_lib.exercises import Wrong, call, checker, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
+from course_lib.exercises.mistakes import Mistakes, expect_by, part
 from course_lib.models.gpt2 import GPT2
 from course_lib.training import next_token_loss
 
@@ -25,69 +25,71 @@ def _start(width: int = D) -> Running:
     return no_keys_yet(torch.zeros(B, H, T, D), width)
 
 
-def _mistakes(running: Running, logits: Tensor, values: Tensor) -> dict[str, dict[str, Tensor]]:
-    """What each natural mistake would give, by the part of Running that shows it."""
-    m, total, output = right(running, logits, values)
-    tile = logits.amax(-1, keepdim=True)
-    powers, bare, own = (logits - m).exp(), logits.exp(), (logits - tile).exp()
-    shrink, grow = (running.maximum - m).exp(), (m - running.maximum).exp()
+Part = Callable[[Running, Tensor, Tensor, Tensor], Tensor]
 
-    def sums(p: Tensor) -> Tensor:
-        return p.sum(-1, keepdim=True)
 
-    seen = running.total > 0  # the first tile must not tell on its own: there is nothing yet to rescale
-    return {
-        "maximum": {
-            "The maximum is that of the tile alone. It must be the largest of all keys so far: what was summed with a "
-            "larger one would overflow.": tile,
-            "The maximum stays where it was: take the larger one of it and of the tile's.": running.maximum,
-            "That is the smaller one of the two maxima.": torch.minimum(running.maximum, tile),
-            "The maximum is taken over all queries: each has its own, `amax(-1, keepdim=True)`.": (
-                torch.maximum(running.maximum, logits.amax().expand_as(m))
-            ),
-        },
-        "total": {
-            "The old total is not rescaled. It was summed with the old maximum: multiply by exp(old - new).": (
-                running.total + sums(powers)
-            ),
-            "The maximum is not subtracted: exp(89) is infinite in float32.": shrink * running.total + sums(bare),
-            "The maximum is not subtracted, and the old total is not rescaled: exp(89) is infinite.": (
-                running.total + sums(bare)
-            ),
-            "The factor is upside down: exp(old - new) shrinks, exp(new - old) would grow.": (
-                grow.where(seen, 1.0) * running.total + sums(powers)
-            ),
-            "The tile's powers must use the new maximum, as the sums so far do; yours use the tile's own.": (
-                shrink * running.total + sums(own)
-            ),
-            "The old total is forgotten: add to it.": sums(powers),
-            "You rescale the new powers too: they use the new maximum.": shrink * (running.total + sums(powers)),
-        },
-        "output": {
-            "The old output is not rescaled. The total is; the output needs the same factor, exp(old - new).": (
-                running.output + powers @ values
-            ),
-            "The output is divided by the total already. That comes once, after the last tile.": output / total,
-            "The factor of the output is upside down: exp(old - new).": (
-                grow.where(seen, 1.0) * running.output + powers @ values
-            ),
-            "The maximum is not subtracted in the output.": shrink * running.output + bare @ values,
-            "The tile's powers must use the new maximum in the output too.": shrink * running.output + own @ values,
-            "The old output is forgotten: add to it.": powers @ values,
-            "You average the values of a tile with a softmax of its own. Sum exp(logit - maximum) · value.": (
-                shrink * running.output + logits.softmax(-1) @ values
-            ),
-            "You rescale what the tile brings too: only the old output needs it.": (
-                shrink * (running.output + powers @ values)
-            ),
-        },
-    }
+def _changed(running: Running, logits: Tensor, values: Tensor, **parts: Part) -> Running:
+    """The right step, but for some parts: each made of the Running so far, logits, values and the new maximum."""
+    want = right(running, logits, values)
+    return want._replace(**{name: part(running, logits, values, want.maximum) for name, part in parts.items()})
+
+
+def _top(logits: Tensor) -> Tensor:
+    return logits.amax(-1, keepdim=True)
+
+
+def _sums(powers: Tensor) -> Tensor:
+    return powers.sum(-1, keepdim=True)
+
+
+def _shrunk(part: Tensor, run: Running, maximum: Tensor) -> Tensor:
+    return (run.maximum - maximum).exp() * part
+
+
+ADD_TILE: Mistakes = {
+    "The maximum is that of the tile alone. It must be the largest of all keys so far: what was summed with a "
+    "larger one would overflow.": partial(_changed, maximum=lambda run, x, v, m: _top(x)),
+    "The maximum stays where it was: take the larger one of it and of the tile's.":
+        partial(_changed, maximum=lambda run, x, v, m: run.maximum),
+    "That is the smaller one of the two maxima.":
+        partial(_changed, maximum=lambda run, x, v, m: torch.minimum(run.maximum, _top(x))),
+    "The maximum is taken over all queries: each has its own, `amax(-1, keepdim=True)`.":
+        partial(_changed, maximum=lambda run, x, v, m: torch.maximum(run.maximum, x.amax())),
+    "The old total is not rescaled. It was summed with the old maximum: multiply by exp(old - new).":
+        partial(_changed, total=lambda run, x, v, m: run.total + _sums((x - m).exp())),
+    "The maximum is not subtracted: exp(89) is infinite in float32.":
+        partial(_changed, total=lambda run, x, v, m: _shrunk(run.total, run, m) + _sums(x.exp())),
+    "The maximum is not subtracted, and the old total is not rescaled: exp(89) is infinite.":
+        partial(_changed, total=lambda run, x, v, m: run.total + _sums(x.exp())),
+    "The factor is upside down: exp(old - new) shrinks, exp(new - old) would grow.":
+        partial(_changed, total=lambda run, x, v, m: (m - run.maximum).exp() * run.total + _sums((x - m).exp())),
+    "The tile's powers must use the new maximum, as the sums so far do; yours use the tile's own.":
+        partial(_changed, total=lambda run, x, v, m: _shrunk(run.total, run, m) + _sums((x - _top(x)).exp())),
+    "The old total is forgotten: add to it.": partial(_changed, total=lambda run, x, v, m: _sums((x - m).exp())),
+    "You rescale the new powers too: they use the new maximum.":
+        partial(_changed, total=lambda run, x, v, m: _shrunk(run.total + _sums((x - m).exp()), run, m)),
+    "The old output is not rescaled. The total is; the output needs the same factor, exp(old - new).":
+        partial(_changed, output=lambda run, x, v, m: run.output + (x - m).exp() @ v),
+    "The output is divided by the total already. That comes once, after the last tile.":
+        partial(_changed, output=lambda run, x, v, m: right(run, x, v).output / right(run, x, v).total),
+    "The factor of the output is upside down: exp(old - new).":
+        partial(_changed, output=lambda run, x, v, m: (m - run.maximum).exp() * run.output + (x - m).exp() @ v),
+    "The maximum is not subtracted in the output.":
+        partial(_changed, output=lambda run, x, v, m: _shrunk(run.output, run, m) + x.exp() @ v),
+    "The tile's powers must use the new maximum in the output too.":
+        partial(_changed, output=lambda run, x, v, m: _shrunk(run.output, run, m) + (x - _top(x)).exp() @ v),
+    "The old output is forgotten: add to it.": partial(_changed, output=lambda run, x, v, m: (x - m).exp() @ v),
+    "You average the values of a tile with a softmax of its own. Sum exp(logit - maximum) · value.":
+        partial(_changed, output=lambda run, x, v, m: _shrunk(run.output, run, m) + x.softmax(-1) @ v),
+    "You rescale what the tile brings too: only the old output needs it.":
+        partial(_changed, output=lambda run, x, v, m: _shrunk(run.output + (x - m).exp() @ v, run, m)),
+}  # fmt: skip
 
 
 def _step(fn: AddTile, running: Running, logits: Tensor, values: Tensor) -> Running:
     """The learner's answer as a Running."""
 
-    def with_copies(_: None, logits: Tensor, values: Tensor, *state: Tensor) -> Any:
+    def with_copies(_: None, logits: Tensor, values: Tensor, *state: Tensor) -> Running:
         return fn(Running(*(part.clone() for part in state)), logits, values)  # `running.total += ...` does no harm
 
     answer = call(with_copies, None, logits, values, *running)
@@ -101,9 +103,8 @@ def _step(fn: AddTile, running: Running, logits: Tensor, values: Tensor) -> Runn
 
 
 def _expect_running(got: Running, before: Running, logits: Tensor, values: Tensor, case: str) -> None:
-    want, mistakes = right(before, logits, values), _mistakes(before, logits, values)
-    for name, mine, theirs in zip(Running._fields, got, want, strict=True):
-        expect(mine, theirs, mistakes[name], what=f"{case}{name}")
+    for i, name in enumerate(Running._fields):
+        expect_by(got[i], right, ADD_TILE, before, logits, values, run=part(i), what=f"{case}{name}")
 
 
 @checker

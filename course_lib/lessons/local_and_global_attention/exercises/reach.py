@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from course_lib.attention import Pattern, causal, draw_blocks, global_tokens, random_blocks, window
 from course_lib.exercises import Wrong, call, checker, expect_kind, learners_code
+from course_lib.exercises.mistakes import Mistakes, sentence_on
 
 LENGTH = 256
 BUDGETS = {2: 0.125, 3: 0.08}  # layers -> largest share of the pairs
@@ -40,7 +41,7 @@ class _Patience(TorchDispatchMode):
         super().__init__()
         self.left = OPERATIONS
 
-    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> object:
         self.left -= 1
         if self.left < 0:
             raise Wrong(
@@ -48,6 +49,33 @@ class _Patience(TorchDispatchMode):
                 "brings nothing new, not when all are reached."
             )
         return op(*args, **(kwargs or {}))
+
+
+def _walks(allowed: Tensor) -> Tensor:
+    """The length of the shortest walk, of a step or more: from a token to itself too."""
+    walks, power = torch.full(allowed.shape, -1), torch.eye(len(allowed))
+    for layers in range(1, 2 * len(allowed)):
+        power = (allowed.float() @ power > 0).float()
+        walks = walks.where((walks >= 0) | (power == 0), layers)
+    return walks
+
+
+HOPS: Mistakes = {
+    "rows and columns are swapped: rows are queries. Entry (i, j) is about what i hears of j.":
+        lambda allowed: _hops(allowed).mT,
+    "a token needs no layer to know of itself: the residual stream carries it. The diagonal is 0.": _walks,
+    "you count one layer too many: the token itself 0, what it sees 1.":
+        lambda allowed: (steps := _hops(allowed)).where(steps < 0, steps + 1),
+    "you count one layer too few: what a token sees is one layer away, only itself 0.":
+        lambda allowed: (steps := _hops(allowed)).where(steps <= 0, steps - 1),
+    "that is one layer. Go on: what those that I see have seen, I know after two.":
+        lambda allowed: (steps := _hops(allowed)).where(steps <= 1, -1),
+    "you stop after two layers.": lambda allowed: (steps := _hops(allowed)).where(steps <= 2, -1),
+    "what never arrives must be -1; yours is 0, as if it were the token itself.":
+        lambda allowed: _hops(allowed).clamp(min=0),
+    "what never arrives must be -1; yours is T.":
+        lambda allowed: (steps := _hops(allowed)).where(steps >= 0, len(allowed)),
+}  # fmt: skip
 
 
 @checker
@@ -66,11 +94,10 @@ def hops(fn: Callable[[Tensor], Tensor]) -> str:
         allowed = _dense(pattern, 9)
         with _Patience():
             answer = call(fn, allowed)
-        want = _hops(allowed)
-        if isinstance(answer, Tensor) and answer.dtype != want.dtype:
+        if isinstance(answer, Tensor) and answer.dtype != torch.int64:
             raise Wrong(f"{case}the result is {answer.dtype}; needed are whole numbers: int64, as `.long()` gives.")
-        expect_kind(answer, want, f"{case}the result")
-        _expect_hops(answer, want, _misses(allowed, want), case)
+        expect_kind(answer, allowed.long(), f"{case}the result")
+        _expect_hops(answer, allowed, case)
     depths = {}
     block = 16
     for name, pattern in {
@@ -80,40 +107,18 @@ def hops(fn: Callable[[Tensor], Tensor]) -> str:
         "window(16) | random_blocks": window(16) | random_blocks(draw_blocks(LENGTH // block, 2, 0), block),
     }.items():
         answer = call(fn, allowed := _dense(pattern, LENGTH))
-        _expect_hops(answer, _hops(allowed), {}, f"For {name} and {LENGTH} tokens, ")
+        _expect_hops(answer, allowed, f"For {name} and {LENGTH} tokens, ")
         depths[name] = int(answer.max())
     found = ", ".join(f"{name} {depth}" for name, depth in depths.items())
     return f"Right. The layers that {LENGTH} tokens need: {found}."
 
 
-def _misses(allowed: Tensor, want: Tensor) -> dict[str, Tensor]:
-    """What natural mistakes would give."""
-    never = want < 0
-    walks = torch.full_like(want, -1)
-    power = torch.eye(len(want))
-    for layers in range(1, 2 * len(want)):
-        power = (allowed.float() @ power > 0).float()
-        walks = walks.where((walks >= 0) | (power == 0), layers)
-    return {
-        "rows and columns are swapped: rows are queries. Entry (i, j) is about what i hears of j.": want.mT,
-        "a token needs no layer to know of itself: the residual stream carries it. The diagonal is 0.": walks,
-        "you count one layer too many: the token itself 0, what it sees 1.": want.where(never, want + 1),
-        "you count one layer too few: what a token sees is one layer away, only itself 0.": (
-            want.where(want <= 0, want - 1)
-        ),
-        "that is one layer. Go on: what those that I see have seen, I know after two.": want.where(want <= 1, -1),
-        "you stop after two layers.": want.where(want <= 2, -1),
-        "what never arrives must be -1; yours is 0, as if it were the token itself.": want.where(~never, 0),
-        "what never arrives must be -1; yours is T.": want.where(~never, len(want)),
-    }
-
-
-def _expect_hops(answer: Tensor, want: Tensor, mistakes: dict[str, Tensor], case: str) -> None:
+def _expect_hops(answer: Tensor, allowed: Tensor, case: str) -> None:
+    want = _hops(allowed)
     if torch.equal(answer, want):
         return
-    for sentence, value in mistakes.items():
-        if torch.equal(answer, value):
-            raise Wrong(case + sentence)
+    if sentence := sentence_on(answer, HOPS, allowed):
+        raise Wrong(case + sentence)
     i, j = (int(x) for x in (answer != want).nonzero()[0])
     raise Wrong(f"{case}token {i} knows of token {j} after {int(want[i, j])} layers; yours says {int(answer[i, j])}.")
 

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from course_lib.attention import attention, causal, with_attention
 from course_lib.exercises import Wrong, call, checker, expect, expect_gradients, expect_kind
 from course_lib.exercises.injection import same_model
+from course_lib.exercises.mistakes import Mistakes, expect_by
 from course_lib.models.pythia import Pythia
 from course_lib.positions import Position, RotaryPosition
 from course_lib.positions.rope import change_layout
@@ -46,47 +46,54 @@ def _turned(
     return (y * wide[0] + other * wide[1]).to(x.dtype)
 
 
-def _mistakes(x: Tensor, pos: Tensor, theta: float) -> dict[str, Tensor]:
-    """What each natural mistake would give."""
-    turned = partial(_turned, x, pos, theta)
-    wrong_base = partial(_turned, x, pos)
-    return {
-        "Your pairs are neighbours, the channels (2 i, 2 i + 1). Here channel i turns with i + D/2: the halves are "
-        "`x.chunk(2, -1)`.": turned(split="pairs", angles="pairs"),
-        "The pairs are right, but each angle stands over two *neighbouring* channels. In this layout the angles of the "
-        "first half repeat in the second: `torch.cat`, not `repeat_interleave`.": turned(angles="pairs"),
-        "Neighbouring channels are paired, but the angles repeat half by half: two layouts are mixed.": (
-            turned(split="pairs")
-        ),
-        "You turn backwards: the sign of sin is wrong. (a, b) becomes (a cos - b sin, b cos + a sin). A model with it "
-        "would learn as well, but weights trained with the other direction would not fit.": turned(signs=(1, -1)),
-        "Neither half has a minus: the first is a cos - b sin. Without it that is no rotation, lengths change.": (
-            turned(signs=(1, 1))
-        ),
-        "Both halves have a minus; the second is b cos + a sin.": turned(signs=(-1, -1)),
-        "Sine and cosine are swapped: at place 0 nothing must turn.": turned(swap=True),
-        "The exponent is half of what it should be: pair i turns by pos / theta^(2 i / D), i from 0 to D/2 - 1.": (
-            turned(exponent=1.0)
-        ),
-        "The exponent is twice what it should be: pair i turns by pos / theta^(2 i / D), i from 0 to D/2 - 1.": (
-            turned(exponent=4.0)
-        ),
-        "The last pairs turn fastest: *divide* the place by theta^(2 i / D).": turned(exponent=-2.0),
-        "All pairs turn by the same angle: theta^(2 i / D) grows with the pair i.": turned(exponent=0.0),
-        "theta=10000 is written into your function; use the argument.": wrong_base(10000.0),
-        "You count the places yourself, 0, 1, 2, …. Use the numbers in `pos`: a cached step starts later.": (
-            _turned(x, torch.arange(len(pos)), theta)
-        ),
-        "Your places are one too large: the first is 0, and there nothing turns.": _turned(x, pos + 1, theta),
-        "Your places are reversed.": _turned(x, pos.flip(0), theta),
-        "Nothing is turned: the result is x.": x,
-        "Only the first half of the channels is turned as it should be; the second stays as it was.": (
-            torch.cat([turned()[..., : x.shape[-1] // 2], x[..., x.shape[-1] // 2 :]], -1)
-        ),
-    }
+def _rounded(x: Tensor, pos: Tensor, theta: float) -> Tensor:
+    """RoPE with angles in the type of x."""
+    half = x.shape[-1] // 2
+    angle = pos.to(x.dtype)[:, None] * (theta ** (-2 * torch.arange(half) / x.shape[-1])).to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
 
 
-def _expect_lengths(answer: Any, x: Tensor, what: str) -> None:
+_IN_BFLOAT16: Mistakes = {
+    "In bfloat16 256 and 257 are one number, and your places are rounded to it: compute angles in float32, and cast at "
+    "the end.": lambda x, pos, theta: _turned(x, pos.to(x.dtype), theta),
+    "In bfloat16 256 and 257 are one number, and your angles are rounded like that: compute angles in float32, and "
+    "cast at the end.": _rounded,
+}
+ROTATE: Mistakes = {
+    "Your pairs are neighbours, the channels (2 i, 2 i + 1). Here channel i turns with i + D/2: the halves are "
+    "`x.chunk(2, -1)`.": partial(_turned, split="pairs", angles="pairs"),
+    "The pairs are right, but each angle stands over two *neighbouring* channels. In this layout the angles of the "
+    "first half repeat in the second: `torch.cat`, not `repeat_interleave`.": partial(_turned, angles="pairs"),
+    "Neighbouring channels are paired, but the angles repeat half by half: two layouts are mixed.":
+        partial(_turned, split="pairs"),
+    "You turn backwards: the sign of sin is wrong. (a, b) becomes (a cos - b sin, b cos + a sin). A model with it "
+    "would learn as well, but weights trained with the other direction would not fit.":
+        partial(_turned, signs=(1, -1)),
+    "Neither half has a minus: the first is a cos - b sin. Without it that is no rotation, lengths change.":
+        partial(_turned, signs=(1, 1)),
+    "Both halves have a minus; the second is b cos + a sin.": partial(_turned, signs=(-1, -1)),
+    "Sine and cosine are swapped: at place 0 nothing must turn.": partial(_turned, swap=True),
+    "The exponent is half of what it should be: pair i turns by pos / theta^(2 i / D), i from 0 to D/2 - 1.":
+        partial(_turned, exponent=1.0),
+    "The exponent is twice what it should be: pair i turns by pos / theta^(2 i / D), i from 0 to D/2 - 1.":
+        partial(_turned, exponent=4.0),
+    "The last pairs turn fastest: *divide* the place by theta^(2 i / D).": partial(_turned, exponent=-2.0),
+    "All pairs turn by the same angle: theta^(2 i / D) grows with the pair i.": partial(_turned, exponent=0.0),
+    "theta=10000 is written into your function; use the argument.": lambda x, pos, theta: _turned(x, pos, 10000.0),
+    "You count the places yourself, 0, 1, 2, …. Use the numbers in `pos`: a cached step starts later.":
+        lambda x, pos, theta: _turned(x, torch.arange(len(pos)), theta),
+    "Your places are one too large: the first is 0, and there nothing turns.":
+        lambda x, pos, theta: _turned(x, pos + 1, theta),
+    "Your places are reversed.": lambda x, pos, theta: _turned(x, pos.flip(0), theta),
+    "Nothing is turned: the result is x.": lambda x, pos, theta: x,
+    "Only the first half of the channels is turned as it should be; the second stays as it was.":
+        lambda x, pos, theta: torch.cat([_turned(x, pos, theta).chunk(2, -1)[0], x.chunk(2, -1)[1]], -1),
+    **_IN_BFLOAT16,
+}  # fmt: skip
+
+
+def _expect_lengths(answer: object, x: Tensor, what: str) -> None:
     """Where no mistake is known: say at least whether it is a rotation."""
     if not isinstance(answer, Tensor) or answer.shape != x.shape or answer.dtype != x.dtype:
         return  # `expect` says so
@@ -111,7 +118,7 @@ def rotate(fn: Rotate) -> str:
         x = torch.randn(B, H, T, width)
         answer = call(fn, x, pos, theta)
         try:
-            expect(answer, _right(x, pos, theta), _mistakes(x, pos, theta), what=case, tolerance=1e-4)
+            expect_by(answer, _right, ROTATE, x, pos, theta, what=case, tolerance=1e-4)
         except Wrong as error:
             if "differs most" in str(error):
                 _expect_lengths(answer, x, case)
@@ -139,23 +146,10 @@ def _expect_type(fn: Rotate, x: Tensor) -> None:
     answer = call(fn, x, pos, 10000.0)
     if isinstance(answer, Tensor) and answer.dtype != x.dtype:
         raise Wrong(f"x of {name} comes back as {answer.dtype}; the result must have the type of x: `.to(x.dtype)`.")
-    rounded = _turned(x, pos.to(x.dtype), 10000.0)
-    half = x.shape[-1] // 2
-    angle = pos.to(x.dtype)[:, None] * (10000.0 ** (-2 * torch.arange(half) / x.shape[-1])).to(x.dtype)
-    cos, sin = angle.cos(), angle.sin()
-    a, b = x.chunk(2, -1)
-    rounded_angles = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-    advice = "compute angles in float32, and cast at the end."
-    mistakes = {
-        f"In bfloat16 256 and 257 are one number, and your places are rounded to it: {advice}": rounded,
-        f"In bfloat16 256 and 257 are one number, and your angles are rounded like that: {advice}": rounded_angles,
-    }
     # Sines in bfloat16 are off by 0.4 %, a product of them by twice that: that may be.
-    tolerance = 0.02 if x.dtype == torch.bfloat16 else 1e-4
-    want = _right(x, pos, 10000.0)
+    known, tolerance = (_IN_BFLOAT16, 0.02) if x.dtype == torch.bfloat16 else ({}, 1e-4)
     try:
-        known = mistakes if x.dtype == torch.bfloat16 else {}
-        expect(answer, want, known, what=f"For x of {name}, the result", tolerance=tolerance)
+        expect_by(answer, _right, known, x, pos, 10000.0, what=f"For x of {name}, the result", tolerance=tolerance)
     except Wrong as error:
         if x.dtype == torch.bfloat16 and "differs most" in str(error):
             raise Wrong(
@@ -215,38 +209,40 @@ def _scores(q: Tensor, k: Tensor, layout: str) -> Tensor:
     return attention(q, k, k, mask=causal, position=position, impl="explicit", return_weights=True)[1]
 
 
+def _to_half_split(weight: Tensor, n_heads: int) -> Tensor:
+    return change_layout(weight, n_heads, len(weight) // n_heads, to="half_split")
+
+
+def _to_interleaved(weight: Tensor, n_heads: int) -> Tensor:
+    return change_layout(weight, n_heads, len(weight) // n_heads, to="interleaved")
+
+
+TO_HALF_SPLIT: Mistakes = {
+    "That is the way back, from halves to neighbours. Here rows 0, 2, 4, … of a head come first, then 1, 3, 5, ….":
+        _to_interleaved,
+    "The heads are forgotten: you sort all rows as if they were one head. Split them as (H, D) first.":
+        lambda weight, n_heads: _to_half_split(weight, 1),
+    "The heads are forgotten, and it is the way back.": lambda weight, n_heads: _to_interleaved(weight, 1),
+    "The rows split as (H, D), not as (D, H): a head has neighbouring rows.":
+        lambda weight, n_heads: _to_half_split(weight.unflatten(0, (-1, n_heads)), 1).flatten(0, 1),
+    "Rows 1, 3, 5, … come first; the first of each pair, 0, 2, 4, …, must: the pairs would turn backwards.":
+        lambda weight, n_heads: _to_half_split(weight.unflatten(0, (-1, 2)).flip(1).flatten(0, 1), n_heads),
+    "Nothing has moved.": lambda weight, n_heads: weight,
+    "You reorder the columns, the inputs. The heads' channels are the rows of the weight.":
+        lambda weight, n_heads: _to_half_split(weight.T, n_heads).T if weight.shape[1] == len(weight) else weight,
+}  # fmt: skip
+
+
 @checker
 def to_half_split(fn: Callable[[Tensor, int], Tensor]) -> str:
     """Check `fn(weight, n_heads)`: the rows (H D, C) of a projection, from neighbours as pairs to halves as pairs."""
     for n_heads, width, channels in ((3, 8, 24), (1, 8, 5), (4, 6, 24), (2, 16, 32)):
         weight = torch.randn(n_heads * width, channels)
-        heads = weight.unflatten(0, (n_heads, width))  # (H, D, C)
-        order = torch.cat([torch.arange(0, width, 2), torch.arange(1, width, 2)])
-        right = change_layout(weight, n_heads, width, to="half_split")
-        mistakes = {
-            "That is the way back, from halves to neighbours. Here rows 0, 2, 4, … of a head come first, then 1, 3, 5, "
-            "….": change_layout(weight, n_heads, width, to="interleaved"),
-            "The heads are forgotten: you sort all rows as if they were one head. Split them as (H, D) first.": (
-                change_layout(weight, 1, n_heads * width, to="half_split")
-            ),
-            "The heads are forgotten, and it is the way back.": (
-                change_layout(weight, 1, n_heads * width, to="interleaved")
-            ),
-            "The rows split as (H, D), not as (D, H): a head has neighbouring rows.": (
-                weight.unflatten(0, (width, n_heads))[order].flatten(0, 1)
-            ),
-            "Rows 1, 3, 5, … come first; the first of each pair, 0, 2, 4, …, must: the pairs would turn backwards.": (
-                heads[:, order.roll(width // 2)].flatten(0, 1)
-            ),
-            "Nothing has moved.": weight,
-        }
-        if channels == n_heads * width:
-            columns = change_layout(weight.T, n_heads, width, to="half_split").T
-            mistakes["You reorder the columns, the inputs. The heads' channels are the rows of the weight."] = columns
         answer = call(fn, weight, n_heads)
         if isinstance(answer, Tensor) and answer.shape == (n_heads, width, channels):
             raise Wrong("Your result is (H, D, C): join the first two axes again.")
-        expect(answer, right, mistakes, what=f"For {n_heads} heads of width {width}, the result")
+        what = f"For {n_heads} heads of width {width}, the result"
+        expect_by(answer, _to_half_split, TO_HALF_SPLIT, weight, n_heads, what=what)
     x, n_heads = torch.randn(2, 7, 24), 3
     old = [torch.randn(24, 24) for _ in "qk"]
     q, k = ((x @ weight.T).unflatten(-1, (n_heads, -1)).transpose(1, 2) for weight in old)

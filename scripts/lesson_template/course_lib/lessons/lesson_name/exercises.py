@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from course_lib.attention import attention, masked_softmax, with_attention
-from course_lib.exercises import call, checker, expect, expect_gradients
+from course_lib.exercises import call, checker, expect_gradients
 from course_lib.exercises.injection import same_model
+from course_lib.exercises.mistakes import Mistakes, expect_by
 from course_lib.models.gpt2 import GPT2
 from course_lib.training import next_token_loss
 
@@ -17,8 +19,24 @@ T, S, D = 4, 6, 8
 Weights = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def _reference(q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
+def _right(q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
     return masked_softmax(q @ k.mT / math.sqrt(q.shape[-1]), allowed)
+
+
+def _softmax(q: Tensor, k: Tensor, allowed: Tensor, power: float = 0.5, axis: int = -1) -> Tensor:
+    """Attention weights of scores divided by d ** power."""
+    return (q @ k.mT / q.shape[-1] ** power).masked_fill(~allowed, -torch.inf).softmax(axis)
+
+
+WEIGHTS: Mistakes = {
+    "Your rows do not sum to 1: the softmax runs over the queries. The keys are the last axis.":
+        partial(_softmax, axis=-2),
+    "The scale 1/√d is missing.": partial(_softmax, power=0),
+    "You divide by d; the spread of a score is its root.": partial(_softmax, power=1),
+    "Hide keys before the softmax; after it, rows no longer sum to 1.":
+        lambda q, k, allowed: _softmax(q, k, torch.ones_like(allowed)) * allowed,
+    "The mask is not used.": lambda q, k, allowed: _softmax(q, k, torch.ones_like(allowed)),
+}  # fmt: skip
 
 
 @checker
@@ -27,17 +45,8 @@ def weights(fn: Weights) -> str:
     q, k = torch.randn(T, D), torch.randn(S, D)
     allowed = torch.rand(T, S) < 0.7
     allowed[:, 0] = True
-    scores = q @ k.mT / math.sqrt(D)
-    hidden = scores.masked_fill(~allowed, -torch.inf)
-    mistakes = {
-        "Your rows do not sum to 1: the softmax runs over the queries. The keys are the last axis.": hidden.softmax(0),
-        "The scale 1/√d is missing.": (hidden * math.sqrt(D)).softmax(-1),
-        "You divide by d; the spread of a score is its root.": (hidden / math.sqrt(D)).softmax(-1),
-        "Hide keys before the softmax; after it, rows no longer sum to 1.": scores.softmax(-1) * allowed,
-        "The mask is not used.": scores.softmax(-1),
-    }
-    expect(call(fn, q, k, allowed), _reference(q, k, allowed), mistakes)
-    expect_gradients(fn, _reference, {"q": q, "k": k}, allowed)
+    expect_by(call(fn, q, k, allowed), _right, WEIGHTS, q, k, allowed)
+    expect_gradients(fn, _right, {"q": q, "k": k}, allowed)
     return "Right, in value and gradient: each row is a share of 1."
 
 
