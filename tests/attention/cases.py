@@ -108,3 +108,8 @@ def assert_equal(got, want, tolerance=1e-10):
 def errors(got, exact):
     """Largest difference of each tensor from the exact one."""
     return [(a.double() - b).abs().max().item() for a, b in zip(got, exact, strict=True)]
+
+
+def units(exact, dtype):
+    """Each tensor's largest entry times the eps of `dtype`: as much of its largest error is a matter of chance."""
+    return [torch.finfo(dtype).eps * x.abs().max().item() for x in exact]

@@ -428,7 +428,7 @@ def test_cached_decoding_in_bfloat16(cache, width):
     with torch.no_grad():
         got, want = steps(module, x, cache(), [4, *[1] * 7]), module(x)
     assert got.dtype == torch.bfloat16
-    assert relative_error(got, want) < 0.02
+    assert relative_error(got, want) < 0.03  # four units in the last place
 
 
 def test_a_cache_under_a_mask_that_looks_both_ways():

@@ -55,9 +55,9 @@ def test_the_first_steps_can_be_made_again(name, monkeypatch):
         torch.set_num_threads(threads)
     assert again.params == run["params"]
     assert again.curve["step"] == run["curve"]["step"][:20] == list(range(20))
-    # Another processor sums in another order, and 20 steps of training amplify that.
-    assert again.curve["loss"] == pytest.approx(run["curve"]["loss"][:20], rel=0.02)
-    assert again.curve["loss"][:3] == pytest.approx(run["curve"]["loss"][:3], rel=1e-3)
+    # Another processor sums in another order, and training amplifies that: in 20 steps to 1e-5, among the instruction
+    # sets of ATen, MKL and oneDNN that were tried. A hundred times as much is still no other training.
+    assert again.curve["loss"] == pytest.approx(run["curve"]["loss"][:20], rel=1e-3)
 
 
 def test_no_claim_from_an_arm_that_only_guesses():

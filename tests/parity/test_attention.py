@@ -286,7 +286,11 @@ def test_huge_logits_and_masked_infinities_do_no_harm():
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("mask", [None, causal])
 def test_half_types_are_as_exact_as_torch(mask, impl, dtype):
-    """The error against float64 is at most twice that of torch's kernel, on output and gradients."""
+    """The error against float64 is at most twice that of torch's kernel, on output and gradients.
+
+    And one unit in the last place: the largest error is that of one entry, by chance.
+    """
+    unit = torch.finfo(dtype).eps
     tensors = [x.to(dtype) for x in heads(torch.float32, 4, t=64, s=64, dv=16, d=16)]
     theirs = partial(F.scaled_dot_product_attention, is_causal=mask is causal)
     exact = with_gradients(theirs, *(x.double() for x in tensors))
@@ -294,7 +298,7 @@ def test_half_types_are_as_exact_as_torch(mask, impl, dtype):
     reference = with_gradients(theirs, *tensors)
     for i, (want, got, other) in enumerate(zip(exact, ours, reference, strict=True)):
         assert got.dtype == dtype
-        assert (got - want).abs().max() <= 2 * (other - want).abs().max(), i
+        assert (got - want).abs().max() <= 2 * (other - want).abs().max() + unit * want.abs().max(), i
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -110,7 +110,7 @@ def test_a_layer_of_t5_is_ours_without_a_scale():
 @pytest.mark.parametrize("n_heads", range(1, 34))
 def test_alibis_slopes_are_blooms(n_heads):
     want = build_alibi_tensor(torch.ones(1, 2), n_heads, torch.float32)[:, 0, 1]  # the second key is at distance 1
-    assert torch.allclose(alibi_slopes(n_heads), want, rtol=1e-6, atol=0)
+    assert torch.allclose(alibi_slopes(n_heads), want, rtol=3e-6, atol=0)
     assert alibi_slopes(n_heads).dtype == torch.float32
     assert torch.equal(AlibiPosition(n_heads).slopes(), alibi_slopes(n_heads))
 
