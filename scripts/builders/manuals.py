@@ -39,7 +39,7 @@ _MANUALS = {
         "466e30d7066e2641fa13e56bc662a2ad521b8cc9c17dde9c9dac3d4f105e32f2",
         "usr/share/doc/sqlite3",
         "c3ref/|session/|releaselog/|syntax/|capi3ref|changes|news|oldnews|chronology|code|consortium|crew|prosupport"
-        "|support|custombuild|copyright|press|famous|books|docs|.*_crossref|.*index",
+        "|support|custombuild|copyright|press|famous|books|docs|faq|.*_crossref|.*index",
     ),
     "Python": _Manual(
         "python3.11-doc",

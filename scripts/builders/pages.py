@@ -13,7 +13,10 @@ _BLOCKS = {
 }  # fmt: skip
 _SHORTEST = 12  # words of a paragraph; shorter ones are captions, entries of lists and crumbs of navigation
 _TORN = re.compile(r"[a-z]+[ ,]|[,;.)]")  # the rest of a sentence that code or a table interrupted
-_UNWANTED = re.compile(r"://|\S@\S|[\x00-\x1f\ufffd\ue000-\uf8ff]")  # addresses, and what is no text
+_UNWANTED = re.compile(  # addresses, the grammar of a language, and what is no text
+    r"://|\S@\S|\b[\w-]+\.(?:com|org|net|io)\b|^(?:Lexer|Syntax) |[\x00-\x1f\ufffd\ue000-\uf8ff]", re.IGNORECASE
+)
+_FOOTNOTE = re.compile(r"(?:(?<=[.,;)])| )\[\d+\](?=[ .,;)]|$)")
 
 
 class _Blocks(HTMLParser):
@@ -55,8 +58,9 @@ class _Blocks(HTMLParser):
 
 
 def prose(text: str) -> str:
-    """A paragraph without a last sentence that leads to code or a table, which are gone; or nothing, if it is none."""
-    text = re.sub(r"(?<=[.?!]) [^.?!]*:$", "", text)
+    """A paragraph without marks of footnotes and without a last sentence that leads to code or a table, which are gone;
+    or nothing, if it is no running text."""
+    text = re.sub(r"(?<=[.?!]) [^.?!]*:$", "", _FOOTNOTE.sub("", text))
     whole = len(text.split()) >= _SHORTEST and re.search(r"[.?!][)\"']*$", text) and not _TORN.match(text)
     return text if whole and not _UNWANTED.search(text) and not crude(text) else ""
 
