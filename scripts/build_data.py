@@ -11,16 +11,22 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from builders.books import books
 from builders.emoji import emoji
 from builders.english import capitals, speeches
+from builders.factbook import factbook
 from builders.fashion import fashion_mnist
 from builders.japanese import neko, sentence_pairs
+from builders.manuals import manuals
 from builders.mixture import glosses, python_code
 from builders.tokenizers import tokenizers
 from course_lib.corpora.cards import readme
 from course_lib.paths import checksums, sha256, shipped, whole_or_nothing
 
-_ALL = (fashion_mnist, emoji, speeches, sentence_pairs, neko, python_code, glosses, capitals, tokenizers)
+_ALL = (
+    fashion_mnist, emoji, speeches, books, manuals, factbook, sentence_pairs, neko, python_code, glosses, capitals,
+    tokenizers,
+)  # fmt: skip
 BUILDERS: dict[str, Callable[[Path], list[Path]]] = {build.__name__: build for build in _ALL}
 
 

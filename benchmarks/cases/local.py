@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.case import Case, Race, Setting
 from benchmarks.flops import count_flops
-from course_lib.attention import GlobalLocalAttention, MultiHeadAttention, local_attention
+from course_lib.attention import GlobalLocalAttention, MultiHeadAttention, Places, local_attention
 from course_lib.interop import longformer_masks, oracle
 
 HEADS, RADIUS, TOLERANCE = 8, 64, 1e-4
@@ -65,7 +65,7 @@ def layers(setting: Setting, device: torch.device) -> Race:
     arguments = longformer_masks(global_mask)
     if n_global:
         module: nn.Module = sparse
-        fn = partial(sparse, global_mask=global_mask)
+        fn = partial(sparse, places=Places(global_mask=global_mask))
     else:
         module = MultiHeadAttention(d_model, HEADS, attention_fn=partial(local_attention, radius=radius)).to(device)
         module.load_state_dict({name: w for name, w in sparse.state_dict().items() if "global" not in name})

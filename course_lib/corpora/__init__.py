@@ -14,7 +14,17 @@ from course_lib.corpora.full_text import fineweb_edu, smollm_corpus, wikitext103
 from course_lib.corpora.images import FASHION_CLASSES, fashion_mnist, fashion_tensors
 from course_lib.corpora.livedoor import LIVEDOOR_CLASSES, livedoor_news
 from course_lib.corpora.mixture import MIXTURE_KINDS, mixture
-from course_lib.corpora.text import capitals, glosses, neko, python_code, sentence_pairs, speeches
+from course_lib.corpora.text import (
+    books,
+    capitals,
+    factbook,
+    glosses,
+    manuals,
+    neko,
+    python_code,
+    sentence_pairs,
+    speeches,
+)
 
 __all__ = [
     "CIFAR_CLASSES",
@@ -26,17 +36,20 @@ __all__ = [
     "MIXTURE_KINDS",
     "SPLITS",
     "arithmetic",
+    "books",
     "capitals",
     "cifar10",
     "cloze",
     "emoji",
     "emoji_tensors",
+    "factbook",
     "fashion_mnist",
     "fashion_tensors",
     "fineweb_edu",
     "glosses",
     "livedoor_news",
     "logic",
+    "manuals",
     "mixture",
     "neko",
     "python_code",

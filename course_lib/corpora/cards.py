@@ -23,6 +23,9 @@ class Shipped:
 
 SHIPPED = {
     "speeches": Shipped("CC0 1.0", "en_sotu.jsonl.xz"),
+    "books": Shipped("public domain", "en_books.jsonl.xz"),
+    "manuals": Shipped("PostgreSQL, public domain, PSF-2.0 and MIT", "en_manuals.jsonl.xz"),
+    "factbook": Shipped("public domain", "en_factbook.jsonl.xz"),
     "neko": Shipped("public domain", "ja_neko.jsonl.xz"),
     "sentence_pairs": Shipped("CC BY 2.0 FR", "tatoeba_ja_en.jsonl.xz"),
     "python_code": Shipped("PSF-2.0", "mixture/python.jsonl.xz"),

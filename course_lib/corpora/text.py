@@ -1,4 +1,4 @@
-"""Text: speeches, a novel, sentence pairs, code, dictionary entries, capitals. Splits are made by document."""
+"""Text: speeches, books, manuals, sentence pairs, code, dictionary entries and more. Splits are made by document."""
 
 import csv
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,19 @@ def _dataset(rows: list[dict[str, Any]], split: str, key: str = "name") -> "Data
     return datasets.Dataset.from_list([row for row in rows if row[key] in chosen], split=split)
 
 
+def _grouped(rows: list[dict[str, Any]], split: str, part: str) -> "Dataset":
+    """The rows whose column `group` belongs to `split`, in the order of the file; each `part` is dealt out by itself.
+
+    With the seed 0 the two longest novels, and a fourth of PostgreSQL's manual, would not be for training.
+    """
+    import datasets
+
+    chosen: set[str] = set()
+    for name in dict.fromkeys(row[part] for row in rows):
+        chosen |= members(dict.fromkeys(row["group"] for row in rows if row[part] == name), split, seed=1)
+    return datasets.Dataset.from_list([row for row in rows if row["group"] in chosen], split=split)
+
+
 def speeches(split: str = "train") -> "Dataset":
     """English: the 90 State of the Union addresses since 1934, one document each. Columns name, year, text.
 
@@ -26,6 +39,37 @@ def speeches(split: str = "train") -> "Dataset":
     ValueError for another split.
     """
     return _dataset(read_jsonl("en_sotu.jsonl.xz"), split)
+
+
+def books(split: str = "train") -> "Dataset":
+    """English: eight novels, one document a chapter, and 36 plays. Columns name, kind, author, group, text.
+
+    The novels are Jane Austen's six, Moby-Dick, and Alice's Adventures in Wonderland, one paragraph a line; the plays
+    are Shakespeare's, verse by verse, with an empty line between speeches. Split by `group`, a novel or the plays that
+    share persons, so that nobody is known from training: validation has Persuasion and three plays, test Northanger
+    Abbey and three plays. Documents stay whole, coarse words too. Raises ValueError for another split.
+    """
+    return _grouped(read_jsonl("en_books.jsonl.xz"), split, part="kind")
+
+
+def manuals(split: str = "train") -> "Dataset":
+    """English: pages of the manuals of PostgreSQL, SQLite, Python and Rust. Columns name, manual, group, text.
+
+    Modern prose about technical things: the running text, one paragraph a line, without code, tables and headings, so
+    that a paragraph may speak of an example that is not there. No paragraph shares a run of 13 words with one of an
+    earlier page. Split by `group`, the pages with the same beginning of their name, such as the chapter book/ch12.
+    Raises ValueError for another split.
+    """
+    return _grouped(read_jsonl("en_manuals.jsonl.xz"), split, part="manual")
+
+
+def factbook(split: str = "train") -> "Dataset":
+    """English: profiles of 249 countries and territories from the World Factbook, as of 2015. Columns name, text.
+
+    One field a line, such as "Climate: ...": what its publisher, the CIA, thought then. A field that shares a run of 13
+    words with one of another profile is left out. Split by country. Raises ValueError for another split.
+    """
+    return _dataset(read_jsonl("en_factbook.jsonl.xz"), split)
 
 
 def neko(split: str = "train") -> "Dataset":

@@ -11,6 +11,7 @@ from course_lib.checks import check_at_least, check_choice
 from course_lib.tokenization.tokenizer import END, MASK, PAD, SPACE, SPECIAL, START, UNK, Tokenizer, check_text
 
 RESERVED = "▅"  # SentencePiece skips a text with this character, quietly
+NOTHING = ("sentences_.empty()", "seed_sentencepieces.empty()", "all_chars_count", "(sum) > (0)")  # it learns from
 LONG = 4192  # what SentencePiece takes for the longest text, in bytes, unless it is told another length
 
 
@@ -104,7 +105,7 @@ def _cause(said: str, vocab_size: int, listed: Sequence[str]) -> str:
     split = "split it into several texts, such as lines"
     if "isfinite" in said:
         return f"texts: {one}, too long to be scored; {split}"
-    if any(nothing in said for nothing in ("sentences_.empty()", "all_chars_count", "(sum) > (0)")):
+    if any(nothing in said for nothing in NOTHING):
         return f"texts: SentencePiece finds no characters to learn from in them; it says: {said}"
     hint = f" Of the texts {one}, and learns little from: {split}." if longest > LONG and "too high" in said else ""
     return f"vocab_size={vocab_size} does not fit the texts; SentencePiece says: {said}{hint}"

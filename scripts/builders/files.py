@@ -5,11 +5,14 @@ import json
 import lzma
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+from course_lib.corpora.documents import shingles
 from course_lib.paths import shipped, whole_or_nothing
 
+K = TypeVar("K", bound=Hashable)
 # Matched in case-folded text: whole words of English, substrings of Japanese. Whoever meets these words here knows why.
 _CRUDE_EN = (
     "fuck", "fucking", "fucked", "fucker", "shit", "shitty", "bullshit", "bitch", "bitches", "whore", "whores", "slut",
@@ -41,6 +44,17 @@ def clean(text: str) -> str:
 def rank(key: object) -> str:
     """A fixed pseudo-random rank of `key`, to draw a sample that other keys do not change."""
     return hashlib.sha256(str(key).encode()).hexdigest()
+
+
+def without_repeats(documents: dict[K, list[str]], shortest: int = 1_000) -> Iterator[tuple[K, str]]:
+    """Key and text of the documents, one paragraph a line, without paragraphs that share a run of 13 words with an
+    earlier document; what is then shorter than `shortest` characters is left out."""
+    seen: set[tuple[str, ...]] = set()
+    for key, paragraphs in documents.items():
+        kept = [text for text in dict.fromkeys(paragraphs) if seen.isdisjoint(shingles(text))]
+        if len(text := "\n".join(kept)) >= shortest:
+            seen.update(shingles(text))
+            yield key, text
 
 
 def write_jsonl(name: str, rows: Iterable[dict]) -> Path:

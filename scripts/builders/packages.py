@@ -36,13 +36,19 @@ def pypi(name: str, version: str, digest: str, folder: Path, *members: str) -> P
     return _unpacked(_verified(folder / f"{name}-{version}.tar.gz", digest), members)
 
 
-def debian(name: str, version: str, digest: str, folder: Path) -> Path:
-    """Folder with the content of a Debian binary package; old versions are at Debian's snapshot archive."""
+def debian(name: str, version: str, digest: str, folder: Path, *members: str) -> Path:
+    """Folder with the `members` of a Debian binary package, or with all of it.
+
+    Old versions are at Debian's snapshot archive.
+    """
     options = ["-q", "-o", "APT::Sandbox::User=root"]
     subprocess.run(["apt-get", "download", *options, f"{name}={version}"], cwd=folder, check=True)
     (package,) = folder.glob(f"{name}_*.deb")
     root = folder / f"{name}.unpacked"
-    subprocess.run(["dpkg", "-x", _verified(package, digest), root], cwd=folder, check=True)
+    root.mkdir()
+    paths = [f"./{member}" for member in members]
+    with subprocess.Popen(["dpkg", "--fsys-tarfile", _verified(package, digest)], stdout=subprocess.PIPE) as content:
+        subprocess.run(["tar", "-x", "-C", root, *paths], stdin=content.stdout, check=True)
     return root
 
 
@@ -57,6 +63,7 @@ def debian_source(name: str, version: str, digest: str, folder: Path, *members: 
     ]  # fmt: skip
     flags = [part for option in options for part in ("-o", option)]
     subprocess.run(["apt-get", "-q", *flags, "update"], cwd=folder, check=True)
-    subprocess.run(["apt-get", "-q", *flags, "source", "--download-only", f"{name}={version}"], cwd=folder, check=True)
+    command = ["apt-get", "-q", *flags, "source", "--download-only", "--tar-only", f"{name}={version}"]
+    subprocess.run(command, cwd=folder, check=True)
     archive = folder / f"{name}_{version.rsplit('-', 1)[0]}.orig.tar.gz"
     return _unpacked(_verified(archive, digest), members)

@@ -55,18 +55,13 @@ def both(case, impl, dtype=torch.float64):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("impl", ["blocked", "unfold"])
 @settings(deadline=None, max_examples=300)
 @given(cases())
-def test_blocked_is_dense(case):
-    assert_equal(*both(case, "blocked"))
-
-
-@pytest.mark.slow
-@settings(deadline=None, max_examples=300)
-@given(cases())
-def test_unfold_is_dense(case):
-    case["radius"] = min(case["radius"], 40)  # every token has a copy of its 2 radius + 1 keys
-    assert_equal(*both(case, "unfold"))
+def test_each_way_is_dense(impl, case):
+    if impl == "unfold":  # every token has a copy of its 2 radius + 1 keys
+        case["radius"] = min(case["radius"], 40)
+    assert_equal(*both(case, impl))
 
 
 @settings(deadline=None, max_examples=40)

@@ -5,34 +5,48 @@ import re
 from collections import Counter
 from functools import cache
 from itertools import pairwise
+from unittest import mock
 
 import pytest
 
 from course_lib import corpora
-from course_lib.corpora.cloze import GAP, _sentences, _tokens
+from course_lib.corpora.cloze import GAP, _Bigrams, _sentences, _tokens
+from tests.corpora.sets import MADE
 
 pytestmark = pytest.mark.slow  # whole sets are read and searched
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_table():
+    """The bigrams of the training speeches, which every call counts anew, are counted once."""
+    with mock.patch.dict(corpora.cloze.__globals__, _Bigrams=cache(_Bigrams)):
+        yield
+
+
 @cache
 def questions(split):
-    return corpora.cloze(split, count=1000)
+    return MADE["cloze"](split)
 
 
 @cache
 def sentences():
-    """Those of the training speeches."""
-    return [sentence for text in corpora.speeches("train")["text"] for sentence in _sentences(text)]
+    return [sentence for text in MADE["speeches"]("train")["text"] for sentence in _sentences(text)]
 
 
 @cache
-def counts():
-    return Counter(token for sentence in sentences() for token in _tokens(sentence))
+def counted(tokens):
+    """How often words and pairs of neighbours come in the training speeches, cut by this function."""
+    cut = [tokens(sentence) for sentence in sentences()]
+    return Counter(t for s in cut for t in s), Counter(pair for s in cut for pair in pairwise(s))
+
+
+def frequency(word):
+    return counted(_tokens)[0][word]
 
 
 @pytest.mark.parametrize("split", corpora.SPLITS)
 def test_the_gap_filled_with_the_answer_is_what_was_said(split):
-    texts = corpora.speeches(split)["text"]
+    texts = MADE["speeches"](split)["text"]
     for row in questions(split).select(range(60)):
         assert row["passage"].count(GAP) == 1
         said = row["passage"].replace(GAP, row["options"][row["answer"]])
@@ -57,7 +71,7 @@ def test_passages_and_words_are_as_described(split):
         assert before
         assert GAP in gapped
         assert 5 <= len(gapped.split()) <= 50
-        often = [counts()[word] for word in row["options"]]
+        often = [frequency(word) for word in row["options"]]
         assert all(len(word) >= 5 for word in row["options"])
         assert 15 <= min(often) <= max(often) <= 2000
         assert max(often) <= 3 * min(often)
@@ -86,7 +100,7 @@ def test_no_shortcut_beats_a_guess(split):
     letters = Counter(sorted(r["options"]).index(r["options"][r["answer"]]) for r in rows)
     for shares in (Counter(rows["answer"]), letters):
         assert all(180 <= shares[i] <= 320 for i in range(4)), shares  # five standard deviations
-    rank = Counter(sorted(r["options"], key=lambda w: (counts()[w], w)).index(r["options"][r["answer"]]) for r in rows)
+    rank = Counter(sorted(r["options"], key=lambda w: (frequency(w), w)).index(r["options"][r["answer"]]) for r in rows)
     assert all(245 <= rank[i] <= 255 for i in range(4)), rank
 
 
@@ -97,8 +111,7 @@ def _words_alone(sentence):
 def _right_by_bigrams(rows, tokens, *, left=1, right=1, own=0):
     """Share answered by the largest P(word | before)^left P(after | word)^right, counted here anew; `own` is how often
     the question's sentence was counted."""
-    words = Counter(token for sentence in sentences() for token in tokens(sentence))
-    pairs = Counter(pair for sentence in sentences() for pair in pairwise(tokens(sentence)))
+    words, pairs = counted(tokens)
     total, found = words.total(), 0
     for row in rows:
         start, end = _sentences(row["passage"])[-1].split(GAP)
@@ -156,8 +169,8 @@ def test_bad_numbers(arguments, words):
 
 def test_places_and_options_are_shuffled():
     """Not the first questions of the first speeches, and not the options in the order of their frequency."""
-    texts = corpora.speeches("test")["text"][:]
+    texts = MADE["speeches"]("test")["text"][:]
     asked = [next(i for i, t in enumerate(texts) if r["passage"].split(" ____")[0] in t) for r in questions("test")]
     assert len(set(asked[:50])) >= len(texts) - 1
-    ordered = [sorted(r["options"], key=lambda w: (counts()[w], w)) == r["options"] for r in questions("test")]
+    ordered = [sorted(r["options"], key=lambda w: (frequency(w), w)) == r["options"] for r in questions("test")]
     assert sum(ordered) < 100  # of 1,000; one in 24 by chance

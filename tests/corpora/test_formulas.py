@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import Counter, defaultdict
+from functools import cache
 from itertools import permutations, product
 from random import Random
 from string import ascii_lowercase
@@ -126,10 +127,16 @@ def _counts(questions, vocabulary):
     return torch.tensor([[float(count[word]) for word in vocabulary] for count in counts])
 
 
+@cache
+def drawn(level):
+    """Problems to learn from, and problems to be asked."""
+    return logic("train", level=level, count=2000), logic("test", level=level, count=600)
+
+
 @pytest.mark.parametrize("level", [1, 3])
 def test_a_bag_of_words_is_near_chance(level):
     """Softmax regression on word counts, fitted with many rows: 1/3 within three standard errors."""
-    train, test = logic("train", level=level, count=2000), logic("test", level=level, count=600)
+    train, test = drawn(level)
     words = [*ascii_lowercase, *formulas.ANSWERS, "and", "or", "implies", "not"]
     x, y = _counts(train["question"], words), torch.tensor([formulas.ANSWERS.index(a) for a in train["answer"]])
     spread = x.std(0) + 1e-3
@@ -169,7 +176,7 @@ def _by_heart(question):
 )
 def test_what_shortcuts_give(key, level, share):
     """The commonest answer in train to what the shortcut looks at; within three standard errors of 600."""
-    train, test = logic("train", level=level, count=2000), logic("test", level=level, count=600)
+    train, test = drawn(level)
     answers = defaultdict(Counter)
     for question, answer in zip(train["question"], train["answer"], strict=True):
         answers[key(question)][answer] += 1

@@ -1,7 +1,6 @@
 """The mixture: equal amounts, and the splits of its parts."""
 
 import hashlib
-from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -9,40 +8,35 @@ import pytest
 from course_lib import corpora, tokenization
 from course_lib.corpora.documents import shared_shingles
 from course_lib.corpora.mixture import _shortened
+from tests.corpora.sets import MADE, texts
 
 pytestmark = pytest.mark.slow  # whole sets are read and searched
-
-TOKENIZER = tokenization.load("mixture-4k")
 PROSE = {"code": "python_code", "glosses": "glosses", "english": "speeches", "japanese": "neko"}
-
-
-@cache
-def part(split):
-    return corpora.mixture(split)
 
 
 def of_kind(split, kind):
     """The mixture's documents of one kind."""
     number = corpora.MIXTURE_KINDS.index(kind)
-    rows = part(split)
+    rows = MADE["mixture"](split)
     return [text for k, text in zip(rows["kind"], rows["text"], strict=True) if k == number]
 
 
 @pytest.mark.parametrize("split", corpora.SPLITS)
 def test_kinds_have_equal_amounts(split):
-    assert part(split).features["kind"].names == list(corpora.MIXTURE_KINDS)
+    assert MADE["mixture"](split).features["kind"].names == list(corpora.MIXTURE_KINDS)
+    tokenizer = tokenization.load("mixture-4k")
     size = 180_000 if split == "train" else 18_000
     for kind in corpora.MIXTURE_KINDS:
-        tokens = sum(len(TOKENIZER.encode(text, end=True)) for text in of_kind(split, kind))
+        tokens = sum(len(tokenizer.encode(text, end=True)) for text in of_kind(split, kind))
         assert 0.9 * size < tokens < 1.12 * size, kind
 
 
 @pytest.mark.parametrize("split", corpora.SPLITS)
 @pytest.mark.parametrize("kind", PROSE)
 def test_documents_keep_the_split_of_their_set(split, kind):
-    whole = getattr(corpora, PROSE[kind])(split)["text"][:]
-    found = of_kind(split, kind)
-    cut = [text for text in found if text not in set(whole)]
+    whole = list(texts(PROSE[kind], split))
+    found, documents = of_kind(split, kind), set(whole)
+    cut = [text for text in found if text not in documents]
     assert len(cut) <= 1
     assert all(any(text in document for document in whole) for text in cut)
     assert len(set(found)) == len(found)
@@ -66,24 +60,24 @@ def test_sheets_are_problems_of_four_levels_of_the_same_split(split, kind):
 
 @pytest.mark.parametrize("held_out", ["validation", "test"])
 def test_nothing_leaks_from_the_mixture_or_into_it(held_out):
-    train = set(part("train")["text"])
-    assert not train & set(part(held_out)["text"])
+    train = set(MADE["mixture"]("train")["text"])
+    assert not train & set(MADE["mixture"](held_out)["text"])
     for kind, name in PROSE.items():
-        assert shared_shingles(of_kind("train", kind), getattr(corpora, name)(held_out)["text"]) < 0.01
+        assert shared_shingles(of_kind("train", kind), texts(name, held_out)) < 0.01
     for kind in ("arithmetic", "logic"):
         lines = {line for sheet in of_kind("train", kind) for line in sheet.split("\n")}
         assert not lines & set(getattr(corpora, kind)(held_out, level=1, count=500)["text"])
 
 
 def test_kinds_are_shuffled():
-    kinds = part("test")["kind"][:]
+    kinds = MADE["mixture"]("test")["kind"][:]
     changes = sum(a != b for a, b in pairwise(kinds))
     assert changes > 50
 
 
 def test_the_mixture_never_changes_silently():
     """Its vocabulary was trained on it, and so are recorded models."""
-    digest = hashlib.sha256("\0".join(part("test")["text"]).encode()).hexdigest()
+    digest = hashlib.sha256("\0".join(MADE["mixture"]("test")["text"]).encode()).hexdigest()
     assert digest[:16] == "a5ec6273d68105ad"
 
 

@@ -38,7 +38,7 @@ def as_large_as_possible(texts, **settings):
         try:
             return tokenization.train(texts, size, **settings)
         except ValueError as error:
-            if any(words in str(error) for words in ("no characters", "texts is empty", "seed_sentencepieces.empty")):
+            if "no characters" in str(error) or "texts is empty" in str(error):
                 return None
             size = int(re.search(r"<= (\d+)", str(error))[1])
 
@@ -78,7 +78,7 @@ def test_round_trip(name, text):
 @example(["こんにちは", "こんばんは"] * 5, "Hello world", {"add_dummy_prefix": False})
 @example(["こんにちは"] * 400 + ["a b"], "a  b", {"add_dummy_prefix": False, "model_type": "bpe", "coverage": 0.98})
 @example(["こんにちは" * 1000], "a  b", {"add_dummy_prefix": True})  # a space in 5,000 characters
-@example(["<0x00>"], "", {"add_dummy_prefix": False, "model_type": "unigram"})  # one byte, and nothing else
+@example(["<0x00>"], "a", {"add_dummy_prefix": False, "model_type": "unigram"})  # looks like a byte's piece
 def test_no_character_is_lost_whatever_the_training_texts(texts, text, how):
     """A space that they never had is one still, in unspaced scripts without a dummy prefix too."""
     tokenizer = as_large_as_possible(texts, **how)
