@@ -376,6 +376,10 @@ def test_any_rising_places_and_blocks_drawn_for_a_longer_text_are_fine(impl):
     assert global_local_attention(Q, K, V, 2, **given_ | {"blocks": blocks[:, :0]}).shape == (2, 4, N, 3)
 
 
+def test_a_module_shares_its_projections_unless_told():
+    assert not list(GlobalLocalAttention(8, 2, 1).global_proj)
+
+
 def test_a_module_refuses_what_its_function_does():
     with pytest.raises(ValueError, match="radius=-1; it must be 0 or more"):
         GlobalLocalAttention(8, 2, -1)
