@@ -26,7 +26,7 @@ ALL = STYLE | {
     "ruff format": ("-m", "ruff", "format", "--check", "."),
     "unit": UNIT,
     "notebooks": (*PYTEST, *NBVAL, *PARALLEL, "notebooks"),
-    "browser": (*PYTEST, "tests/browser"),
+    "browser": (*PYTEST, "-n", "auto", "--maxprocesses", "2", "--dist", "loadfile", "tests/browser"),
 }
 
 
