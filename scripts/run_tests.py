@@ -33,7 +33,7 @@ ALL = STYLE | {
 def environment(part: str) -> dict[str, str]:
     """One thread for what runs beside its like; notebooks are cut off from the network, in their kernels too."""
     variables = dict(os.environ)
-    if part in ("unit", "notebooks"):
+    if part in ("unit", "notebooks", "browser"):
         variables["OMP_NUM_THREADS"] = "1"
     if part == "notebooks":
         # A full path: a kernel's working directory is that of its notebook.
