@@ -14,9 +14,9 @@ Config = dict[str, Any]
 STUDIES = (
     "norm_placement",
     "norm_dynamics",
+    "recipe",
     "gpt2_tiny",
     "kv_heads",
-    "gpt2_norm_placement",
     "attention_scores",
     "sparse_bert_tiny",
     "retrieval",

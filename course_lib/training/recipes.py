@@ -1,38 +1,78 @@
 """The recipe of the course's language models: windows of text, which weights decay, optimizer and schedule."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from course_lib import corpora, tokenization
+from course_lib.checks import check_choice
+from course_lib.init import seed_of
+from course_lib.optim import Joined, Muon, split_params
+from course_lib.runtime import processes
 from course_lib.training.history import History
 from course_lib.training.loop import train
 from course_lib.training.losses import Batch, LossFn
-from course_lib.training.schedules import cosine
+from course_lib.training.schedules import Schedule, cosine, linear
 
 TOKENIZER = "english-4k"
-SOURCES = {"speeches": "text", "sentence_pairs": "en"}  # function of corpora -> its column of English
+SOURCES = {  # function of corpora -> its column of English
+    "speeches": "text",
+    "books": "text",
+    "manuals": "text",
+    "factbook": "text",
+    "sentence_pairs": "en",
+}
+SHORTEST_SPAN = 8  # tokens that `with_repeats` repeats, at least
 
 
-def windows(data: tuple[str, ...], split: str, length: int) -> Tensor:
+def windows(
+    data: tuple[str, ...], split: str, length: int, tokenizer: str = TOKENIZER, start: bool = False
+) -> Tensor:
     """Token windows (N, length + 1) of the documents of `split`: inputs are [:, :-1], targets [:, 1:].
 
     Splits are made by document. The sentences of `sentence_pairs` follow each other as they stand in the file, each a
-    document of its own. Raises ValueError for a name that is not in SOURCES.
+    document of its own. With `start` a window begins with <s>, and `length` tokens of text follow. Raises ValueError
+    for a name that is not in SOURCES.
     """
     if unknown := sorted(set(data) - set(SOURCES)):
         raise ValueError(f"data: {', '.join(unknown)} unknown; there are {', '.join(SOURCES)}")
-    return _windows(tuple(data), split, length).clone()  # who writes into it must not change the next call's
+    cut = _windows(tuple(data), split, length + (not start), tokenizer)
+    if start:
+        return torch.cat([torch.full((len(cut), 1), tokenization.START), cut], 1)
+    return cut.clone()  # who writes into it must not change the next call's
 
 
 @cache
-def _windows(data: tuple[str, ...], split: str, length: int) -> Tensor:
-    tokenizer = tokenization.load(TOKENIZER)
+def _windows(data: tuple[str, ...], split: str, length: int, tokenizer: str) -> Tensor:
+    vocabulary = tokenization.load(tokenizer)
     texts = [text for name in data for text in getattr(corpora, name)(split)[SOURCES[name]]]
-    return corpora.token_windows(map(tokenizer.encode, texts), length + 1, tokenization.END)
+    return corpora.token_windows(map(vocabulary.encode, texts), length, tokenization.END)
+
+
+def with_repeats(batches: Callable[[int], Batch], share: float, seed: int) -> Callable[[int], Batch]:
+    """`batches` of windows (B, T + 1) with `share` of each batch's rows repeating one span of their own text.
+
+    In such a row a span of random place and length, 8 to T / 2 tokens, stands again and again after the first token.
+    What comes next can then be looked up in the row itself, and known from nothing else: what induction heads are for.
+    It is a pure function of (seed, step) and of the process's rank. Raises ValueError for a share outside 0..1.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share={share}; allowed is 0 to 1")
+
+    def repeated(step: int) -> Batch:
+        (ids,) = batches(step)
+        generator = torch.Generator().manual_seed(seed_of(seed, "spans", step, processes().process_index))
+        ids, room = ids.clone(), ids.shape[1] - 1
+        for row in ids[: round(share * len(ids))]:
+            span = int(torch.randint(SHORTEST_SPAN, room // 2 + 1, (), generator=generator))
+            begin = int(torch.randint(1, room - span + 2, (), generator=generator))
+            row[1:] = row[begin : begin + span].repeat(room // span + 1)[:room]
+        return (ids,)
+
+    return repeated
 
 
 def no_decay(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
@@ -46,17 +86,35 @@ def no_decay(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [{"params": parts[0], "weight_decay": weight_decay}, {"params": parts[1], "weight_decay": 0.0}]
 
 
+def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW on all parameters, in the groups of `no_decay`."""
+    return torch.optim.AdamW(no_decay(model, weight_decay), lr=lr, betas=(0.9, 0.95))
+
+
+def muon(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+    """Muon on the hidden matrices, AdamW without decay on the rest; one learning rate fits both."""
+    hidden, rest = split_params(model)
+    others = torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
+    return Joined(Muon(hidden, lr=lr, weight_decay=weight_decay), others)
+
+
+OPTIMIZERS = {"adamw": adamw, "muon": muon}
+SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {"cosine": partial(cosine, floor=0.05), "linear": linear}
+
+
 def optimise(
     model: nn.Module, batches: Callable[[int], Batch], loss_fn: LossFn, recipe: Any, seed: int,
-    stop_at: int | None = None, **options: Any,
+    stop_at: int | None = None, *, optimizer: str = "adamw", schedule: str = "cosine", **options: Any,
 ) -> History:  # fmt: skip
-    """Train with AdamW, a cosine schedule with warm-up, and gradients clipped to norm 1.
+    """Train with an optimizer and a schedule with warm-up, by name, and gradients clipped to norm 1.
 
-    `recipe` has the fields lr, warmup, steps, weight_decay.
+    `recipe` has the fields lr, warmup, steps, weight_decay. Raises ValueError for a name that is not in OPTIMIZERS or
+    SCHEDULES.
     """
-    optimizer = torch.optim.AdamW(no_decay(model, recipe.weight_decay), lr=recipe.lr, betas=(0.9, 0.95))
-    schedule = cosine(recipe.steps, recipe.warmup, floor=0.05)
+    check_choice("optimizer", optimizer, OPTIMIZERS)
+    check_choice("schedule", schedule, SCHEDULES)
+    made = OPTIMIZERS[optimizer](model, recipe.lr, recipe.weight_decay)
+    factor = SCHEDULES[schedule](recipe.steps, recipe.warmup)
     return train(
-        model, batches, loss_fn, optimizer, steps=recipe.steps, schedule=schedule, seed=seed, stop_at=stop_at,
-        **options,
-    )  # fmt: skip
+        model, batches, loss_fn, made, steps=recipe.steps, schedule=factor, seed=seed, stop_at=stop_at, **options
+    )

@@ -1,0 +1,47 @@
+"""Several optimizers, each with parameters of its own, in the place of one."""
+
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from course_lib.checks import kind_of
+
+
+class Joined(Optimizer):
+    """`parts`, optimizers of different parameters, as one: their groups in order, one state, one step.
+
+    Raises ValueError for no parts, what is no optimizer, and a parameter that two of them have.
+    """
+
+    def __init__(self, *parts: Optimizer) -> None:
+        if not parts:
+            raise ValueError("parts is empty; needed is one optimizer or more")
+        for part in parts:
+            if not isinstance(part, Optimizer):
+                raise ValueError(f"parts: {kind_of(part)}; needed are optimizers")
+        held = [parameter for part in parts for group in part.param_groups for parameter in group["params"]]
+        if twice := len(held) - len(set(held)):
+            raise ValueError(f"parts: {twice} parameters belong to more than one optimizer")
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        """Let the parts work on this optimizer's own groups and state, so that there is one copy of each."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = list(islice(groups, len(part.param_groups)))
+            part.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state that `state_dict` gave."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step of each part, in order."""
+        for part in self.parts:
+            part.step()
