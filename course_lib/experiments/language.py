@@ -40,6 +40,7 @@ class Config:
     dropout: float = 0.0
     placement: str = "pre"
     position: str = "learned"
+    write_scale: float = 1.0
     tied: bool = True  # GPT2; False: Pythia, whose unembedding is a matrix of its own
 
 

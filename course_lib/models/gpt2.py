@@ -11,7 +11,7 @@ from course_lib import positions
 from course_lib.attention.kv_cache import Cache, KVCache
 from course_lib.attention.masks import causal
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
-from course_lib.checks import check_choice, check_dropout, check_sizes
+from course_lib.checks import check_above, check_choice, check_dropout, check_sizes
 from course_lib.init import init_weights
 from course_lib.mlp import MLP
 from course_lib.models.inputs import check_ids, check_length, places_of
@@ -32,9 +32,11 @@ class GPT2Config:
     d_ff: int | None = None  # None: 4 d_model
     dropout: float = 0.0  # of the embeddings and of what each part adds to the stream
     placement: str = "pre"  # of the norms; "post" is the order of the first transformer, "parallel" that of GPT-NeoX
+    write_scale: float = 1.0  # of the matrices that write to the stream, at first, beside 1 / sqrt(2 n_layers)
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_above("write_scale", self.write_scale, 0)
         check_sizes(vocab_size=self.vocab_size, max_positions=self.max_positions, n_layers=self.n_layers)
         if self.d_ff is not None:
             check_sizes(d_ff=self.d_ff)
@@ -47,7 +49,7 @@ class GPT2(nn.Module):
     """A decoder-only language model: ids (B, T) of tokens -> logits (B, T, V) of the next ones.
 
     The unembedding is the token embedding (tied). At the start, what each part writes to the stream is scaled down by
-    sqrt(2 n_layers), as in GPT-2; other matrices begin as `init_weights` says. Dropout acts on the embeddings and on
+    sqrt(2 n_layers), as in GPT-2, and by `write_scale`; other matrices begin as `init_weights` says. Dropout acts on the embeddings and on
     what the parts write, not on attention weights. Raises ValueError in forward for ids that are not (B, T) integers
     of the vocabulary, or for a text beyond max_positions.
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
@@ -64,7 +66,7 @@ class GPT2(nn.Module):
         self.blocks = nn.ModuleList(_block(config) for _ in range(config.n_layers))
         # A post-norm stream is normalised already.
         self.final_norm = nn.Identity() if config.placement == "post" else _norm(config)
-        shrink = 1 / math.sqrt(2 * config.n_layers)
+        shrink = config.write_scale / math.sqrt(2 * config.n_layers)
         init_weights(self, config.seed, gains={"blocks.*.attention.out_proj": shrink, "blocks.*.mlp.down": shrink})
 
     def forward(
