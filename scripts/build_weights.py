@@ -15,16 +15,15 @@ import torch
 
 from build_data import record as list_file
 from course_lib.corpora import fashion_tensors
-from course_lib.experiments import get_study, language, load, masked_language, norm_placement, positions, record
-from course_lib.models.gpt2 import GPT2
-from course_lib.models.pythia import Pythia
+from course_lib.experiments import english, get_study, language, load, masked_language, norm_placement, positions, record
 from course_lib.models.residual_mlp import ResidualMLP
-from course_lib.models.sparse_bert import SparseBert
 from course_lib.paths import shipped
 from course_lib.pretrained import MODELS, Origin, save
 
 CHECKPOINTS = Path("checkpoints")
-TRAIN_ARM = {GPT2: language, SparseBert: masked_language, Pythia: positions}
+TRAINED_BY = {
+    "gpt2_english": english, "gpt2_tiny": language, "sparse_bert_tiny": masked_language, "positions": positions,
+}  # fmt: skip
 
 
 def residual_mlp(made: Origin, config: dict[str, Any]) -> torch.nn.Module:
@@ -41,7 +40,7 @@ def residual_mlp(made: Origin, config: dict[str, Any]) -> torch.nn.Module:
 def recorded_while_trained(made: Origin, config: dict[str, Any]) -> torch.nn.Module:
     """Train and record in one: it takes a quarter of an hour or more."""
     study, start, folder = get_study(made.study), time.perf_counter(), CHECKPOINTS / made.study
-    train_arm = TRAIN_ARM[made.model].train_arm
+    train_arm = TRAINED_BY[made.study].train_arm
     model, outcome = train_arm(config, made.seed, None, checkpoint_dir=folder, checkpoint_every=100)
     record.add(study, made.study, made.arm, made.seed, config, outcome, time.perf_counter() - start)
     shutil.rmtree(folder)
@@ -53,9 +52,9 @@ def main(names: list[str]) -> None:
     """Train, record or compare, save."""
     if unknown := sorted(set(names) - set(MODELS)):
         raise SystemExit(f"unknown: {', '.join(unknown)}; there are {', '.join(MODELS)}")
-    torch.set_num_threads(1)  # as the recorded runs
     for name in names or MODELS:
         made = MODELS[name]
+        torch.set_num_threads(get_study(made.study).threads)  # as the recorded run
         train = residual_mlp if made.model is ResidualMLP else recorded_while_trained
         model = train(made, dict(get_study(made.study).arms[made.arm]))
         path = save(name, model, shipped("data") / "weights")

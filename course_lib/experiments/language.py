@@ -1,95 +1,54 @@
-"""What the studies of language models share: a decoder on shipped English, trained and judged on held-out documents."""
+"""What the studies of language models share: a GPT-2 on shipped English, trained and judged on held-out documents."""
 
-import math
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from course_lib import corpora, heads, tokenization
+from course_lib import corpora
 from course_lib.evaluation import next_token_losses
 from course_lib.experiments.study import Outcome, ending, outcome_of, shared_fields
 from course_lib.models.gpt2 import GPT2, GPT2Config
-from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.training import History, next_token_loss, optimise, windows
-from course_lib.training.recipes import SOURCES, with_repeats
 
 
 @dataclass(frozen=True)
 class Config:
-    """One arm: a decoder, its text, and how it is trained. T tokens a window are its `max_positions`."""
+    """One arm: a GPT2, its data, and how it is trained. T tokens a window are its `max_positions`."""
 
     lr: float
+    warmup: int
     steps: int
-    warmup: int = 50
-    batch_size: int = 16
-    optimizer: str = "muon"
-    schedule: str = "linear"
+    batch_size: int
+    data: tuple[str, ...] = ("speeches",)
     weight_decay: float = 0.1
-    data: tuple[str, ...] = tuple(SOURCES)
-    tokenizer: str = "prose-4k"
-    repeats: float = 0.0  # share of the windows that repeat a span of theirs
+    vocab_size: int = 4000
     max_positions: int = 128
-    d_model: int = 256
+    d_model: int = 128
     n_heads: int = 8
     n_kv_heads: int | None = None
     n_layers: int = 4
     d_ff: int | None = None
-    dropout: float = 0.0
+    dropout: float = 0.1
     placement: str = "pre"
-    position: str = "learned"
-    write_scale: float = 1.0
-    tied: bool = True  # GPT2; False: Pythia, whose unembedding is a matrix of its own
 
 
-def model_of(config: Config, seed: int) -> GPT2 | Pythia:
+def model_config(config: Config, seed: int) -> GPT2Config:
     """The network of an arm, with the weights of `seed`."""
-    kind, of = (GPT2, GPT2Config) if config.tied else (Pythia, PythiaConfig)
-    sizes = {"vocab_size": tokenization.load(config.tokenizer).vocab_size, "seed": seed}
-    if not config.tied:
-        sizes["rotary_pct"] = 1.0
-    elif config.position != "learned":
-        raise ValueError(f"position={config.position!r} with tied=True; a GPT-2 has learned positions")
-    return kind(of(**shared_fields(config, of), **sizes))
+    return GPT2Config(**shared_fields(config, GPT2Config), seed=seed)
 
 
 def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
     """Train on the windows of an arm, as `optimise` says."""
-    data = windows(tuple(config.data), "train", config.max_positions, config.tokenizer, start=True)
-    batches = with_repeats(corpora.shuffled_batches((data,), config.batch_size, seed), config.repeats, seed)
-    return optimise(
-        model, batches, next_token_loss, config, seed, stop_at,
-        optimizer=config.optimizer, schedule=config.schedule, **options,
-    )  # fmt: skip
+    data = windows(tuple(config.data), "train", config.max_positions)
+    batches = corpora.shuffled_batches((data,), config.batch_size, seed)
+    return optimise(model, batches, next_token_loss, config, seed, stop_at, **options)
 
 
-def held_out(name: str, length: int, tokenizer: str, every: int = 1) -> Tensor:
-    """Every `every`-th validation window of one source, (N, length + 1), each after <s>."""
-    return windows((name,), "validation", length, tokenizer, start=True)[::every]
-
-
-@torch.no_grad()
-def losses_by_source(model: nn.Module, config: Config, every: int = 1) -> dict[str, Tensor]:
-    """Loss of each held-out token of each source, in nats."""
-    device = next(model.parameters()).device
-    return {
-        name: next_token_losses(model, held_out(name, config.max_positions, config.tokenizer, every).to(device)).cpu()
-        for name in SOURCES
-    }
-
-
-def bits_per_character(losses: dict[str, Tensor], tokenizer: str) -> float:
-    """What the mean loss of `losses_by_source` is in bits a character, which does not depend on the vocabulary."""
-    tokens, characters = 0, 0
-    encode = tokenization.load(tokenizer).encode
-    for name in losses:
-        texts = getattr(corpora, name)("validation")[SOURCES[name]]
-        tokens += sum(len(encode(text)) for text in texts)
-        characters += sum(map(len, texts))
-    mean = torch.cat([part.flatten() for part in losses.values()]).mean().item()
-    return mean / math.log(2) * tokens / characters
+def validation_loss(model: nn.Module, length: int) -> float:
+    """Mean loss in nats on the held-out speeches, in windows of `length`."""
+    held_out = windows(("speeches",), "validation", length)
+    return next_token_losses(model, held_out.to(next(model.parameters()).device)).mean().item()
 
 
 def judged(model: nn.Module, history: History, validation: float | None) -> Outcome:
@@ -98,35 +57,12 @@ def judged(model: nn.Module, history: History, validation: float | None) -> Outc
     return outcome_of(model, history, metrics)
 
 
-def head_scores(model: nn.Module, config: Config, n_windows: int = 64) -> dict[str, float]:
-    """The highest score of any head: on held-out windows of all sources, and on random tokens that come twice."""
-    text = torch.cat([held_out(name, config.max_positions, config.tokenizer) for name in SOURCES])
-    maps = heads.attention_maps(model, text[:: len(text) // n_windows, :-1])
-    length = min(40, (config.max_positions - 1) // 2)
-    tokens = range(len(tokenization.SPECIAL) + 256, tokenization.load(config.tokenizer).vocab_size)  # no bytes
-    repeated = heads.attention_maps(model, heads.repeated(length, 32, tokens, 0, tokenization.START))
-    return {
-        "previous_token": heads.previous_token(maps).max().item(),
-        "first_token": heads.first_token(maps).max().item(),
-        "induction": heads.induction(repeated, length).max().item(),
-    }
-
-
-def train_arm(
-    config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, **options: Any
-) -> tuple[nn.Module, Outcome]:
-    """Train one arm: the model, and the outcome with its losses, each source's too, and its heads' scores."""
+def train_arm(config: dict[str, Any], seed: int, stop_at: int | None, **options: Any) -> tuple[GPT2, Outcome]:
+    """Train one arm: the model, and the outcome with its validation loss."""
     arm = Config(**config)
-    model = model_of(arm, seed)
-    begin = time.perf_counter()
+    model = GPT2(model_config(arm, seed))
     history = fit(model, arm, seed, stop_at, progress=False, **options)
-    metrics = {"train_seconds": time.perf_counter() - begin} | ending(history)
-    if not history.diverged:
-        losses = losses_by_source(model, arm, every)
-        metrics |= {"validation_loss": torch.cat([part.flatten() for part in losses.values()]).mean().item()}
-        metrics |= {f"{name}_loss": part.mean().item() for name, part in losses.items()}
-        metrics |= {"bits_per_character": bits_per_character(losses, arm.tokenizer)} | head_scores(model, arm)
-    return model, outcome_of(model, history, metrics)
+    return model, judged(model, history, validation_loss(model, arm.max_positions))
 
 
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:

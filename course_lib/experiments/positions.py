@@ -10,7 +10,7 @@ from torch import Tensor
 from course_lib import corpora, tokenization
 from course_lib.attention import with_attention
 from course_lib.evaluation import next_token_losses
-from course_lib.experiments.language import judged
+from course_lib.experiments.language import judged, validation_loss
 from course_lib.experiments.study import Outcome, Study, shared_fields
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import AlibiPosition

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from course_lib.experiments.language import arm, train_arm
+from course_lib.experiments.english import arm, train_arm
 from course_lib.experiments.study import Outcome, Study
 
 SECONDS = 300  # of one core, two arms side by side; the arms' steps follow from their speed, measured beforehand

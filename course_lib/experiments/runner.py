@@ -21,10 +21,11 @@ from course_lib.experiments.study import STUDIES, Config, Outcome, Study, change
 
 
 def run_one(name: str, config: dict[str, Any], seed: int) -> tuple[Outcome, float]:
-    """One run of the study `name`, on one thread: the bits then do not depend on the number of cores."""
-    torch.set_num_threads(1)
+    """One run of the study `name`, on its number of threads: the bits then do not depend on the number of cores."""
+    study = get_study(name)
+    torch.set_num_threads(study.threads)
     start = time.perf_counter()
-    return get_study(name).run(config, seed, None), time.perf_counter() - start
+    return study.run(config, seed, None), time.perf_counter() - start
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -15,8 +15,10 @@ STUDIES = (
     "norm_placement",
     "norm_dynamics",
     "recipe",
+    "gpt2_english",
     "gpt2_tiny",
     "kv_heads",
+    "gpt2_norm_placement",
     "attention_scores",
     "sparse_bert_tiny",
     "retrieval",
@@ -53,6 +55,7 @@ class Study:
     arms: Mapping[str, Config]
     run: Callable[[Config, int, int | None], Outcome]
     seeds: int = 3
+    threads: int = 1  # of a run: with one, runs side by side do not wait for each other
 
     def __post_init__(self) -> None:
         """Raise ValueError for arms whose files of tensors would be one: spaces become hyphens there."""

@@ -1,0 +1,182 @@
+"""The birth of an induction head: two layers of attention learn to continue what repeats, recorded as a film."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from course_lib import heads
+from course_lib.checks import check_at_least
+from course_lib.init import seed_of
+from course_lib.models.attention_only import AttentionOnly
+from course_lib.training import History, constant, next_token_loss, train
+from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
+
+START = 0  # the first token of each row; the others are random
+LENGTH, PERIODS = 48, (8, 24)  # tokens of a row after the first; how many of them stand before they repeat
+SHOWN, COPY = 9, 20  # tokens before the repeat, in the map that is drawn and in the rows that are measured
+
+
+def repeating_batch(vocab_size: int, step: int, seed: int, batch_size: int = 64) -> tuple[Tensor]:
+    """Rows (B, 1 + 48): a start token, then random tokens that repeat, each row with a random period of its own.
+
+    A period that changes from row to row leaves one way only: to look for what stood here before. With one period for
+    all, looking so many places back would do.
+    """
+    generator = torch.Generator().manual_seed(seed_of(seed, "repeats", step))
+    period = torch.randint(PERIODS[0], PERIODS[1] + 1, (batch_size, 1), generator=generator)
+    tokens = torch.randint(1, vocab_size, (batch_size, LENGTH), generator=generator)
+    rows = tokens.gather(1, torch.arange(LENGTH) % period)
+    return (torch.cat([torch.full((batch_size, 1), START), rows], 1),)
+
+
+def train_on_repeats(model: AttentionOnly, steps: int, film: "Film | None" = None, seed: int = 0) -> History:
+    """Train with AdamW at 0.002 on `repeating_batch`; `film` looks on."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    size = model.config.vocab_size
+    return train(
+        model, lambda step: repeating_batch(size, step, seed), next_token_loss, optimizer, steps=steps,
+        schedule=constant(20), seed=seed, on_step=film,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model does with rows that say 20 random tokens twice."""
+
+    loss_new: float  # nats, on the tokens' first copies, which nobody can know
+    loss_repeated: float  # nats, on the second copies but their first token
+    right: float  # share of these that are guessed right
+    previous: np.ndarray  # (L, H) scores of the heads
+    induction: np.ndarray  # (L, H)
+
+
+@torch.no_grad()
+def measured(model: nn.Module, vocab_size: int) -> Measured:
+    """Loss and head scores on 64 rows that training has never seen."""
+    device = next(model.parameters()).device
+    ids = heads.repeated(COPY, 64, range(1, vocab_size), 7, START).to(device)  # (64, 1 + 2 COPY)
+    maps, logits, wanted = heads.attention_maps(model, ids), model(ids[:, :-1]), ids[:, 1:]
+    losses = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none").view(wanted.shape)
+    again = slice(COPY + 1, None)  # the first token of the second copy cannot be known either
+    return Measured(
+        losses[:, :COPY].mean().item(), losses[:, again].mean().item(),
+        (logits.argmax(-1) == wanted)[:, again].float().mean().item(),
+        heads.previous_token(maps).cpu().numpy(), heads.induction(maps, COPY).cpu().numpy(),
+    )  # fmt: skip
+
+
+@dataclass
+class Film:
+    """Called at each step of a training (`on_step`), it keeps a frame of every `every`-th.
+
+    `show`, if given, is called with the film after each new frame, to draw it.
+    """
+
+    every: int = 10
+    show: object = None
+    steps: list[int] = field(default_factory=list)
+    frames: list[Measured] = field(default_factory=list)
+    maps: list[np.ndarray] = field(default_factory=list)  # (L, H, T, T) each, of one short row
+
+    def __post_init__(self) -> None:
+        check_at_least("every", self.every, 1)
+
+    @torch.no_grad()
+    def __call__(self, step: int, model: AttentionOnly) -> None:
+        if step % self.every:
+            return
+        size = model.config.vocab_size
+        row = heads.repeated(SHOWN, 1, range(1, size), 3, START).to(model.embedding.weight.device)
+        self.steps.append(step)
+        self.frames.append(measured(model, size))
+        self.maps.append(heads.attention_maps(model, row)[:, 0].cpu().numpy())
+        if callable(self.show):
+            self.show(self)
+
+    def column(self, name: str) -> list[float]:
+        """One number of all frames: a field of `Measured`; of scores the highest."""
+        return [float(np.max(getattr(frame, name))) for frame in self.frames]
+
+
+@dataclass(frozen=True)
+class BirthFrame:
+    """One moment of a film."""
+
+    film: Film
+    index: int
+
+    @property
+    def now(self) -> Measured:
+        """What was measured at this moment."""
+        return self.film.frames[self.index]
+
+    def text(self) -> str:
+        """The picture in one line."""
+        return (
+            f"Step {self.film.steps[self.index]}: {self.now.right:.0%} of the repeated tokens are guessed right; "
+            f"previous-token score {self.now.previous.max():.2f}, induction score {self.now.induction.max():.2f}."
+        )
+
+
+def birth_frame(film: Film, step: int) -> BirthFrame:
+    """The last frame at or before `step`. Raises ValueError for a film without frames, or a step before the first."""
+    if not film.frames or step < film.steps[0]:
+        raise ValueError(f"step={step}; the film's steps are {film.steps[:1]} to {film.steps[-1:]}")
+    return BirthFrame(film, int(np.searchsorted(film.steps, step, side="right")) - 1)
+
+
+def plot_birth(frame: BirthFrame) -> Figure:
+    """The two heads' maps at one moment, and the loss and scores of the whole film with a mark at it."""
+    film, now = frame.film, frame.now
+    maps = film.maps[frame.index]
+    figure, axes = new_figure(3, size=(10.0, 3.7), width_ratios=(1, 1, 1.15))
+    layers = [(0, "previous")] if len(maps) == 1 else [(0, "previous"), (1, "induction")]
+    for ax, (layer, role) in zip(axes[0], layers, strict=False):
+        scores = getattr(now, role)[layer]
+        head = int(np.argmax(getattr(film.frames[-1], role)[layer]))
+        name = {"previous": "previous token", "induction": "induction"}[role]
+        _draw_map(ax, maps[layer, head], f"layer {layer}: {name} {scores[head]:.2f}")
+    if len(maps) == 1:
+        axes[0, 1].axis("off")
+    _draw_curves(axes[0, 2], film, frame.index)
+    figure.suptitle(
+        f"Step {film.steps[frame.index]}: {now.right:.0%} of the repeats are right", x=0.01, ha="left",
+        fontweight="bold", fontsize="medium",
+    )  # fmt: skip
+    return figure
+
+
+def _letters(length: int) -> list[str]:
+    return ["·", *(chr(ord("A") + i) for i in range(length)), *(chr(ord("A") + i) for i in range(length))]
+
+
+def _draw_map(ax: Axes, weights: np.ndarray, title: str) -> None:
+    ax.imshow(weights, cmap="viridis", vmin=0, vmax=1)
+    names = _letters(SHOWN)
+    ax.set_xticks(range(len(names)), labels=names, fontsize="xx-small")
+    ax.set_yticks(range(len(names)), labels=names, fontsize="xx-small")
+    ax.axhline(SHOWN + 0.5, color="white", lw=0.8, ls=":")  # here the repeat begins
+    ax.set_title(title, fontsize="small", loc="center")
+    ax.set(xlabel="key", ylabel="query")
+
+
+def _draw_curves(ax: Axes, film: Film, index: int) -> None:
+    past = slice(0, index + 1)
+    chance = film.frames[0].loss_repeated
+    rows: Sequence[tuple[str, list[float], str]] = (
+        ("loss on repeats, share of its start", [x / chance for x in film.column("loss_repeated")], "black"),
+        ("previous token", film.column("previous"), OKABE_ITO[0]),
+        ("induction", film.column("induction"), OKABE_ITO[1]),
+    )
+    for name, values, color in rows:
+        ax.plot(film.steps, values, color=color, alpha=0.25, lw=1)
+        ax.plot(film.steps[past], values[past], color=color, label=name)
+    ax.axvline(film.steps[index], color=GREY, lw=0.8)
+    ax.set(xlabel="training step", ylim=(0, 1.08), xlim=(0, max(film.steps[-1], 1)))
+    ax.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(0.0, 0.62))
