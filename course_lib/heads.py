@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from course_lib.attention import MultiHeadAttention
 from course_lib.checks import check_at_least, check_range, check_token_ids, kind_of
 from course_lib.evaluation import next_token_losses
-from course_lib.features import record_attention
+from course_lib.features import record, record_attention
 
 
 @torch.no_grad()
@@ -148,38 +148,53 @@ def _check_repeated(maps: Tensor, length: int) -> None:
 
 
 @contextmanager
-def without_head(model: nn.Module, layer: int, head: int) -> Iterator[None]:
-    """While the block runs, head `head` of the attention module number `layer` adds nothing (zero ablation).
+def without_head(model: nn.Module, layer: int, head: int, instead: Tensor | None = None) -> Iterator[None]:
+    """While the block runs, head `head` of the attention module number `layer` says the same to every token.
 
-    Layers are counted as in `attention_maps`. Raises ValueError for a layer or head that is not there.
+    That is nothing at all (zero ablation), or `instead`, the head's own (D,), such as one of `mean_outputs` (mean
+    ablation). Layers are counted as in `attention_maps`. Raises ValueError for a layer or head that is not there, and
+    an `instead` of another shape.
     """
     modules = list(_attention_modules(model).values())
     for name, value, n in (("layer", layer, len(modules)), ("head", head, modules[0].n_heads)):
         check_range(name, value, 0, n - 1)
     width = modules[layer].head_dim
+    if instead is not None and instead.shape != (width,):
+        raise ValueError(f"instead has shape {tuple(instead.shape)}; needed is {(width,)}, the width of a head")
 
-    def silence(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+    def replace(module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
         heads = args[0].clone()  # (B, T, H D)
-        heads[..., head * width : (head + 1) * width] = 0
+        heads[..., head * width : (head + 1) * width] = 0 if instead is None else instead.to(heads)
         return (heads,)
 
-    handle = modules[layer].out_proj.register_forward_pre_hook(silence)
+    handle = modules[layer].out_proj.register_forward_pre_hook(replace)
     try:
         yield
     finally:
         handle.remove()
 
 
-def ablation_costs(model: nn.Module, windows: Tensor) -> Tensor:
+@torch.no_grad()
+def mean_outputs(model: nn.Module, ids: Tensor) -> Tensor:
+    """What each head says on average over all tokens of ids (B, T), before `out_proj`: (L, H, D)."""
+    modules = _attention_modules(model)
+    names = {f"{name}.out_proj".lstrip("."): module.n_heads for name, module in modules.items()}
+    with record(model, names, inputs=True) as seen:
+        model(ids)
+    return torch.stack([seen[name].mean((0, 1)).unflatten(0, (n_heads, -1)) for name, n_heads in names.items()])
+
+
+def ablation_costs(model: nn.Module, windows: Tensor, instead: Tensor | None = None) -> Tensor:
     """What the next-token loss rises by, in nats, without each head in turn: windows (N, T) -> (L, H, N).
 
-    One number a window: pairs of the same text with and without the head, of which mean and spread can be taken.
+    In a head's place comes nothing, or its own of `instead` (L, H, D). One number a window: pairs of the same text
+    with and without the head, of which mean and spread can be taken.
     """
     modules = list(_attention_modules(model).values())
     whole = next_token_losses(model, windows).mean(1)  # (N,)
     costs = torch.zeros(len(modules), modules[0].n_heads, len(windows), dtype=whole.dtype)
     for layer, module in enumerate(modules):
         for head in range(module.n_heads):
-            with without_head(model, layer, head):
+            with without_head(model, layer, head, None if instead is None else instead[layer, head]):
                 costs[layer, head] = (next_token_losses(model, windows).mean(1) - whole).cpu()
     return costs

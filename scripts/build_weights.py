@@ -15,7 +15,16 @@ import torch
 
 from build_data import record as list_file
 from course_lib.corpora import fashion_tensors
-from course_lib.experiments import english, get_study, language, load, masked_language, norm_placement, positions, record
+from course_lib.experiments import (
+    english,
+    get_study,
+    language,
+    load,
+    masked_language,
+    norm_placement,
+    positions,
+    record,
+)
 from course_lib.models.residual_mlp import ResidualMLP
 from course_lib.paths import shipped
 from course_lib.pretrained import MODELS, Origin, save

@@ -106,6 +106,29 @@ def test_ablation_equals_a_model_whose_head_writes_nothing(model):
     assert costs[1, 1].allclose(after - before, atol=1e-5)
 
 
+def test_mean_ablation_puts_what_the_head_says_on_average(model):
+    """A bias that does the same: the head's weights gone, its mean carried through `out_proj`."""
+    windows = torch.randint(30, (4, 10))
+    means = heads.mean_outputs(model, windows[:, :-1])
+    assert means.shape == (2, 3, 4)
+    costs = heads.ablation_costs(model, windows, means)
+    before, out = next_token_losses(model, windows).mean(1), model.blocks[1].attention.out_proj
+    with torch.no_grad():
+        out.bias += out.weight[:, 4:8] @ means[1, 1]
+        out.weight[:, 4:8] = 0
+    assert costs[1, 1].allclose(next_token_losses(model, windows).mean(1) - before, atol=1e-5)
+    assert not costs.allclose(heads.ablation_costs(model, windows), atol=1e-4)
+
+
+def test_a_head_that_says_the_same_to_all_costs_nothing_by_its_mean(model):
+    with torch.no_grad():
+        model.blocks[0].attention.v_proj.weight[4:8] = 0  # its values are its bias, wherever it looks
+    windows = torch.randint(30, (4, 10))
+    costs = heads.ablation_costs(model, windows, heads.mean_outputs(model, windows[:, :-1]))
+    assert costs[0, 1].abs().max() < 1e-5
+    assert costs[0, 0].abs().max() > 1e-4
+
+
 def test_ablation_ends_after_an_error_and_names_a_wrong_head(model):
     ids = torch.randint(30, (1, 5))
     want = model(ids)
@@ -117,6 +140,8 @@ def test_ablation_ends_after_an_error_and_names_a_wrong_head(model):
     for layer, head in ((2, 0), (0, 3), (-1, 0), (0, 1.0), ("0", 0)):
         with pytest.raises(ValueError, match=r"(layer|head)=\S+; allowed"), heads.without_head(model, layer, head):
             pass
+    with pytest.raises(ValueError, match=r"instead has shape \(3,\)"), heads.without_head(model, 0, 0, torch.ones(3)):
+        pass
 
 
 def test_repeated_uses_seed_and_all_tokens():
@@ -185,3 +210,7 @@ def test_layers_are_counted_as_they_are_registered():
         net(x)
     assert torch.equal(maps[0], seen["second"])
     assert torch.equal(maps[1], seen["first"])
+    means = heads.mean_outputs(net, x)
+    net.second.v_proj.weight.data.zero_()  # the bias alone is left
+    assert not means[0].flatten().allclose(net.second.v_proj.bias, atol=1e-3)
+    assert heads.mean_outputs(net, x)[0].flatten().allclose(net.second.v_proj.bias, atol=1e-5)

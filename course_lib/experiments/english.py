@@ -14,20 +14,13 @@ from course_lib.experiments.study import Outcome, ending, outcome_of, shared_fie
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.training import History, next_token_loss, optimise, windows
-from course_lib.training.recipes import SOURCES, with_repeats
+from course_lib.training.recipes import SOURCES, Recipe, with_repeats
 
 
 @dataclass(frozen=True)
-class Config:
-    """One arm: a decoder, its text, and how it is trained. T tokens a window are its `max_positions`."""
+class Config(Recipe):
+    """One arm: a decoder, its text, and the recipe. T tokens a window are its `max_positions`."""
 
-    lr: float
-    steps: int
-    warmup: int = 50
-    batch_size: int = 16
-    optimizer: str = "muon"
-    schedule: str = "linear"
-    weight_decay: float = 0.1
     data: tuple[str, ...] = tuple(SOURCES)
     tokenizer: str = "prose-4k"
     repeats: float = 0.0  # share of the windows that repeat a span of theirs
@@ -40,7 +33,6 @@ class Config:
     dropout: float = 0.0
     placement: str = "pre"
     position: str = "learned"
-    write_scale: float = 1.0
     tied: bool = True  # GPT2; False: Pythia, whose unembedding is a matrix of its own
 
 
@@ -109,13 +101,16 @@ def head_scores(model: nn.Module, config: Config, n_windows: int = 64) -> dict[s
 def train_arm(
     config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, **options: Any
 ) -> tuple[nn.Module, Outcome]:
-    """Train one arm: the model, and the outcome with its losses, each source's too, and its heads' scores."""
+    """Train one arm: the model, and the outcome with its losses, each source's too, and its heads' scores.
+
+    `every` judges it on that part of the held-out windows. A run that is stopped early is not judged.
+    """
     arm = Config(**config)
     model = model_of(arm, seed)
     begin = time.perf_counter()
     history = fit(model, arm, seed, stop_at, progress=False, **options)
     metrics = {"train_seconds": time.perf_counter() - begin} | ending(history)
-    if not history.diverged:
+    if stop_at is None and not history.diverged:
         losses = losses_by_source(model, arm, every)
         metrics |= {"validation_loss": torch.cat([part.flatten() for part in losses.values()]).mean().item()}
         metrics |= {f"{name}_loss": part.mean().item() for name, part in losses.items()}

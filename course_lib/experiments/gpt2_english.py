@@ -6,8 +6,8 @@ from course_lib.experiments.study import Study
 STUDY = Study(
     name="gpt2_english",
     question=(
-        "How well does a GPT-2 of 4.2 million parameters predict held-out English after an hour and a half on two "
-        "cores, and what do its heads do?"
+        "How well does a GPT-2 of 4.2 million parameters predict held-out English after about 75 minutes on "
+        "two cores, and what do its heads do?"
     ),
     prediction=(
         "(1) Its perplexity on held-out windows of all five sources is below 66, 0.6 of that of the Kneser-Ney bigram "
@@ -18,9 +18,7 @@ STUDY = Study(
         "study `recipe`."
     ),
     arms={
-        "GPT-2": arm(
-            lr=6e-3, warmup=100, steps=4700, batch_size=16, max_positions=256, repeats=0.125, write_scale=0.01
-        )
+        "GPT-2": arm(lr=6e-3, warmup=100, steps=4000, batch_size=16, max_positions=256, repeats=0.125, write_scale=0.01)
     },
     run=run,
     seeds=1,

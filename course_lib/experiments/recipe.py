@@ -61,7 +61,7 @@ STUDY = Study(
         "induction heads in 200 steps with writes of a hundredth, in none of 500 without); (10) writes of a hundredth "
         "are at least 0.1 nats better at equal rates."
     ),
-    arms={name: arm(**{"lr": 3e-3, "warmup": 20} | changes) for name, changes in CHANGES.items()},
+    arms={name: arm(**{"lr": 3e-3, "warmup": 20, "write_scale": 1.0} | changes) for name, changes in CHANGES.items()},
     run=run,
     seeds=1,
 )

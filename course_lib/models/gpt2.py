@@ -49,9 +49,9 @@ class GPT2(nn.Module):
     """A decoder-only language model: ids (B, T) of tokens -> logits (B, T, V) of the next ones.
 
     The unembedding is the token embedding (tied). At the start, what each part writes to the stream is scaled down by
-    sqrt(2 n_layers), as in GPT-2, and by `write_scale`; other matrices begin as `init_weights` says. Dropout acts on the embeddings and on
-    what the parts write, not on attention weights. Raises ValueError in forward for ids that are not (B, T) integers
-    of the vocabulary, or for a text beyond max_positions.
+    sqrt(2 n_layers), as in GPT-2, and by `write_scale`; other matrices begin as `init_weights` says. Dropout acts on
+    the embeddings and on what the parts write, not on attention weights. Raises ValueError in forward for ids that are
+    not (B, T) integers of the vocabulary, or for a text beyond max_positions.
     Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3.
     """
 

@@ -82,16 +82,15 @@ class Muon(Optimizer):
 def split_params(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The parameters of `model` in two lists: hidden matrices, for Muon, and the rest, for AdamW.
 
-    Hidden are the weights of linear layers but the unembedding, which has one row a token as the embedding has.
+    Hidden are the weights of linear layers, but for the one called `unembedding` and those that an embedding shares.
     """
-    embeddings = [m.weight for m in model.modules() if isinstance(m, nn.Embedding)]
-    sizes = {weight.shape for weight in embeddings}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     hidden = {
-        m.weight
-        for m in model.modules()
-        if isinstance(m, nn.Linear) and m.weight.shape not in sizes and not any(m.weight is e for e in embeddings)
+        id(m.weight)
+        for name, m in model.named_modules()
+        if isinstance(m, nn.Linear) and name.split(".")[-1] != "unembedding"
     }
     lists: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():
-        lists[parameter not in hidden].append(parameter)
+        lists[id(parameter) not in hidden - embeddings].append(parameter)
     return lists

@@ -20,9 +20,7 @@ class Recipe:
 
 RECIPES = {
     "english-4k": Recipe(("speeches", "sentence_pairs.en"), 4000, 1.0, True),
-    "prose-4k": Recipe(
-        ("speeches", "books", "manuals", "factbook", "sentence_pairs.en"), 4000, 1.0, True
-    ),
+    "prose-4k": Recipe(("speeches", "books", "manuals", "factbook", "sentence_pairs.en"), 4000, 1.0, True),
     "japanese-8k": Recipe(("neko", "sentence_pairs.ja"), 8000, 0.9995, False),
     "mixture-4k": Recipe(("mixture",), 4000, 0.9995, False),
 }

@@ -10,6 +10,7 @@ import torch
 from course_lib.attention import attention, with_attention
 from course_lib.init import init_weights
 from course_lib.mlp import ACTIVATIONS, MLP, GatedMLP
+from course_lib.models.attention_only import AttentionOnly, AttentionOnlyConfig
 from course_lib.models.bigram import BigramConfig, BigramNetwork, CountedBigram, KneserNeyBigram, count_bigrams
 from course_lib.models.lookup import Lookup, LookupConfig
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
@@ -37,6 +38,7 @@ PARTS = {
     "ResidualMLP pre": (lambda: ResidualMLP(ResidualMLPConfig(**SMALL)), rows),
     "ResidualMLP post": (lambda: ResidualMLP(ResidualMLPConfig(**SMALL, norm="rmsnorm", placement="post")), rows),
     "ResidualMLP bare": (lambda: ResidualMLP(ResidualMLPConfig(**SMALL, norm="none")), rows),
+    "AttentionOnly": (lambda: AttentionOnly(AttentionOnlyConfig(7, 8, 2, 2)), lambda: IDS),
     "BigramNetwork": (lambda: BigramNetwork(BigramConfig(7, 8, 12)), lambda: IDS),
     "CountedBigram": (lambda: CountedBigram(count_bigrams(STREAM, 7)), lambda: IDS),
     "KneserNeyBigram": (lambda: KneserNeyBigram(torch.tensor([[1, 2, 0], [0, 3, 1], [1, 0, 5]])), lambda: IDS % 3),

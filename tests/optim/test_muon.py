@@ -121,7 +121,13 @@ def test_vectors_are_refused():
         Muon([nn.Parameter(torch.zeros(4))])
 
 
-@pytest.mark.parametrize("model", [GPT2(SIZES), Pythia(PythiaConfig(vocab_size=11, d_model=8, n_heads=2, n_layers=2))])
+DECODERS = {  # places, and tokens, are as many as channels: shapes alone do not tell a matrix from an embedding
+    "tied": GPT2(SIZES),
+    "untied": Pythia(PythiaConfig(vocab_size=8, d_model=8, n_heads=2, n_layers=2, rotary_pct=1.0)),
+}
+
+
+@pytest.mark.parametrize("model", DECODERS.values(), ids=DECODERS)
 def test_hidden_matrices_are_those_of_the_blocks(model):
     hidden, rest = split_params(model)
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -145,7 +151,10 @@ def test_joined_is_its_parts_and_follows_a_schedule():
     model, twin = GPT2(SIZES), GPT2(SIZES)
     joined = OPTIMIZERS["muon"](model, 0.01, 0.1)
     hidden, rest = split_params(twin)
-    parts = Muon(hidden, lr=0.005, weight_decay=0.1), torch.optim.AdamW(rest, lr=0.005, betas=(0.9, 0.95), weight_decay=0)
+    parts = (
+        Muon(hidden, lr=0.005, weight_decay=0.1),
+        torch.optim.AdamW(rest, lr=0.005, betas=(0.9, 0.95), weight_decay=0),
+    )
     for group in joined.param_groups:
         group["lr"] = 0.005  # as `train` does
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):

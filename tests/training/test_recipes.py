@@ -7,7 +7,8 @@ from torch import nn
 from course_lib import corpora, tokenization
 from course_lib.evaluation import next_token_losses
 from course_lib.models.gpt2 import GPT2, GPT2Config
-from course_lib.training import next_token_loss, no_decay, windows
+from course_lib.training import next_token_loss, no_decay, optimise, recipes, windows
+from course_lib.training.recipes import SHORTEST_SPAN, Recipe, with_repeats
 
 
 @pytest.mark.slow
@@ -58,3 +59,54 @@ def test_a_tied_matrix_is_an_embedding():
     decayed, others = no_decay(model, 0.1)
     assert [p is model[1].weight for p in decayed["params"]] == [True]
     assert len(others["params"]) == 2
+
+
+def test_windows_may_begin_with_a_start_token():
+    plain, started = (windows(("speeches",), "validation", 16, start=start) for start in (False, True))
+    assert plain.shape[1] == started.shape[1] == 17
+    assert (started[:, 0] == tokenization.START).all()
+    assert (started[:, 1:] != tokenization.START).all()
+    assert torch.equal(started[:50, 1:].flatten(), plain.flatten()[: 50 * 16])  # the same text
+
+
+def test_a_share_of_the_rows_repeats_a_span_of_its_own_text():
+    def batches(step):
+        rows = torch.arange(1, 41).repeat(8, 1) + 100 * torch.arange(8)[:, None]
+        return (torch.cat([torch.full((8, 1), 7), rows], 1),)
+
+    repeated = with_repeats(batches, 0.5, seed=3)
+    (given,), (ids,), (again,), (other,) = batches(0), repeated(0), repeated(0), repeated(1)
+    assert torch.equal(ids, again)
+    assert not torch.equal(ids, other)
+    assert torch.equal(ids[4:], given[4:])
+    assert (ids[:, 0] == 7).all()
+    spans = set()
+    for row, source in zip(ids[:4, 1:], given[:4, 1:], strict=True):
+        fits = [p for p in range(SHORTEST_SPAN, 21) if torch.equal(row[p:], row[:-p])]
+        assert fits
+        begin = source.tolist().index(row[0])
+        assert torch.equal(row[: fits[0]], source[begin : begin + fits[0]])
+        spans.add((fits[0], begin))
+    assert len(spans) == 4
+    assert torch.equal(with_repeats(batches, 0.0, seed=3)(0)[0], given)
+    for share in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=f"share={share}"):
+            with_repeats(batches, share, seed=3)
+
+
+def test_optimizer_and_schedule_are_chosen_by_name(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(recipes, "train", lambda *arguments, **options: asked.update(options, made=arguments[3]))
+    model, recipe = GPT2(GPT2Config(vocab_size=9, max_positions=4, d_model=8, n_heads=2, n_layers=1)), Recipe(steps=200)
+    optimise(model, None, None, recipe, 4, optimizer=recipe.optimizer, schedule=recipe.schedule)
+    muon, others = asked["made"].param_groups
+    assert (muon["lr"], muon["weight_decay"], muon["momentum"]) == (recipe.lr, recipe.weight_decay, 0.95)
+    assert (others["lr"], others["weight_decay"], others["betas"]) == (recipe.lr, 0.0, (0.9, 0.95))
+    assert len(muon["params"]) == 6
+    assert [asked["schedule"](step) for step in (49, 125, 200)] == [pytest.approx(50 / 51), 0.5, 0.0]
+    optimise(model, None, None, recipe, 4)
+    assert isinstance(asked["made"], torch.optim.AdamW)
+    assert asked["schedule"](200) == pytest.approx(0.05)
+    for options, said in (({"optimizer": "sgd"}, "optimizer='sgd'"), ({"schedule": "step"}, "schedule='step'")):
+        with pytest.raises(ValueError, match=said):
+            optimise(model, None, None, recipe, 4, **options)

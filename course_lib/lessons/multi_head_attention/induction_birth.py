@@ -1,6 +1,6 @@
 """The birth of an induction head: two layers of attention learn to continue what repeats, recorded as a film."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ from course_lib.checks import check_at_least
 from course_lib.init import seed_of
 from course_lib.models.attention_only import AttentionOnly
 from course_lib.training import History, constant, next_token_loss, train
-from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
+from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
 START = 0  # the first token of each row; the others are random
 LENGTH, PERIODS = 48, (8, 24)  # tokens of a row after the first; how many of them stand before they repeat
@@ -79,7 +79,7 @@ class Film:
     """
 
     every: int = 10
-    show: object = None
+    show: "Callable[[Film], None] | None" = None
     steps: list[int] = field(default_factory=list)
     frames: list[Measured] = field(default_factory=list)
     maps: list[np.ndarray] = field(default_factory=list)  # (L, H, T, T) each, of one short row
@@ -96,7 +96,7 @@ class Film:
         self.steps.append(step)
         self.frames.append(measured(model, size))
         self.maps.append(heads.attention_maps(model, row)[:, 0].cpu().numpy())
-        if callable(self.show):
+        if self.show is not None:
             self.show(self)
 
     def column(self, name: str) -> list[float]:
@@ -132,45 +132,45 @@ def birth_frame(film: Film, step: int) -> BirthFrame:
 
 
 def plot_birth(frame: BirthFrame) -> Figure:
-    """The two heads' maps at one moment, and the loss and scores of the whole film with a mark at it."""
+    """The maps of both layers at one moment, and loss and scores of the film up to it; the rest of the film is pale.
+
+    Of each layer the head is shown that has the role at the film's end; rings mark where the role looks. Raises
+    ValueError for a model that has not two layers.
+    """
     film, now = frame.film, frame.now
-    maps = film.maps[frame.index]
+    maps, last = film.maps[frame.index], film.frames[-1]
+    if len(maps) != 2:
+        raise ValueError(f"film: of a model with {len(maps)} layers; needed are two")
     figure, axes = new_figure(3, size=(10.0, 3.7), width_ratios=(1, 1, 1.15))
-    layers = [(0, "previous")] if len(maps) == 1 else [(0, "previous"), (1, "induction")]
-    for ax, (layer, role) in zip(axes[0], layers, strict=False):
-        scores = getattr(now, role)[layer]
-        head = int(np.argmax(getattr(film.frames[-1], role)[layer]))
-        name = {"previous": "previous token", "induction": "induction"}[role]
-        _draw_map(ax, maps[layer, head], f"layer {layer}: {name} {scores[head]:.2f}")
-    if len(maps) == 1:
-        axes[0, 1].axis("off")
+    after = np.arange(1, 2 * SHOWN + 1)  # the queries after the first
+    again = after[SHOWN:]
+    roles = (("previous", "previous token", after, after - 1), ("induction", "induction", again, again - SHOWN + 1))
+    for layer, (role, name, queries, keys) in enumerate(roles):
+        head = int(np.argmax(getattr(last, role)[layer]))
+        title = f"layer {layer}: {name} {getattr(now, role)[layer, head]:.2f}"
+        _draw_map(axes[0, layer], maps[layer, head], queries, keys, title)
     _draw_curves(axes[0, 2], film, frame.index)
-    figure.suptitle(
-        f"Step {film.steps[frame.index]}: {now.right:.0%} of the repeats are right", x=0.01, ha="left",
-        fontweight="bold", fontsize="medium",
-    )  # fmt: skip
+    headline(figure, f"Step {film.steps[frame.index]}: {now.right:.0%} of the repeated tokens are guessed right")
     return figure
 
 
-def _letters(length: int) -> list[str]:
-    return ["·", *(chr(ord("A") + i) for i in range(length)), *(chr(ord("A") + i) for i in range(length))]
-
-
-def _draw_map(ax: Axes, weights: np.ndarray, title: str) -> None:
+def _draw_map(ax: Axes, weights: np.ndarray, queries: np.ndarray, keys: np.ndarray, title: str) -> None:
     ax.imshow(weights, cmap="viridis", vmin=0, vmax=1)
-    names = _letters(SHOWN)
+    ax.scatter(keys, queries, s=16, facecolors="none", edgecolors="white", linewidths=0.5)
+    letters = [chr(ord("A") + i) for i in range(SHOWN)]  # tokens are numbers; letters are easier to follow
+    names = ["·", *letters, *letters]
     ax.set_xticks(range(len(names)), labels=names, fontsize="xx-small")
     ax.set_yticks(range(len(names)), labels=names, fontsize="xx-small")
+    ax.tick_params(length=0)
     ax.axhline(SHOWN + 0.5, color="white", lw=0.8, ls=":")  # here the repeat begins
     ax.set_title(title, fontsize="small", loc="center")
     ax.set(xlabel="key", ylabel="query")
 
 
 def _draw_curves(ax: Axes, film: Film, index: int) -> None:
-    past = slice(0, index + 1)
-    chance = film.frames[0].loss_repeated
+    past, begin = slice(0, index + 1), film.frames[0].loss_repeated
     rows: Sequence[tuple[str, list[float], str]] = (
-        ("loss on repeats, share of its start", [x / chance for x in film.column("loss_repeated")], "black"),
+        ("loss on repeats", [loss / begin for loss in film.column("loss_repeated")], "black"),
         ("previous token", film.column("previous"), OKABE_ITO[0]),
         ("induction", film.column("induction"), OKABE_ITO[1]),
     )
@@ -178,5 +178,6 @@ def _draw_curves(ax: Axes, film: Film, index: int) -> None:
         ax.plot(film.steps, values, color=color, alpha=0.25, lw=1)
         ax.plot(film.steps[past], values[past], color=color, label=name)
     ax.axvline(film.steps[index], color=GREY, lw=0.8)
-    ax.set(xlabel="training step", ylim=(0, 1.08), xlim=(0, max(film.steps[-1], 1)))
-    ax.legend(frameon=False, fontsize="x-small", loc="center left", bbox_to_anchor=(0.0, 0.62))
+    ax.set(xlabel="training step", ylim=(0, 1.05), xlim=(0, max(film.steps[-1], 1)))
+    ax.set_title("scores; loss as a share of its start", fontsize="small", loc="center")
+    ax.legend(frameon=False, fontsize="x-small", loc="center right", bbox_to_anchor=(1.0, 0.45))

@@ -1,15 +1,20 @@
 """Why several heads: a task that needs two looks at once, for one head and for two of half the width."""
 
+from collections.abc import Mapping
+
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib.attention import MultiHeadAttention, causal
+from course_lib.heads import attention_maps
 from course_lib.init import init_weights, seed_of
 from course_lib.positions import RotaryPosition
 from course_lib.training import History, constant, train
+from course_lib.viz.plots import OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
-VOCAB, WIDTH, LENGTH = 64, 64, 32
+VOCAB, WIDTH, LENGTH, SHOWN = 64, 64, 32, 20
 LOOKS = (1, 4)  # how far back the two wanted tokens stand
 
 
@@ -22,9 +27,7 @@ class TwoLooks(nn.Module):
     def __init__(self, n_heads: int, seed: int = 0) -> None:
         super().__init__()
         self.embedding = nn.Embedding(VOCAB, WIDTH)
-        self.attention = MultiHeadAttention(
-            WIDTH, n_heads, mask=causal, position=RotaryPosition(WIDTH // n_heads)
-        )
+        self.attention = MultiHeadAttention(WIDTH, n_heads, mask=causal, position=RotaryPosition(WIDTH // n_heads))
         self.readout = nn.Linear(WIDTH, len(LOOKS) * VOCAB)
         init_weights(self, seed)
         with torch.no_grad():
@@ -60,3 +63,36 @@ def train_two_looks(model: TwoLooks, steps: int, seed: int = 0) -> History:
         model, lambda step: two_looks_batch(step, seed), two_looks_loss, optimizer, steps=steps,
         schedule=constant(20), seed=seed,
     )  # fmt: skip
+
+
+def plot_two_looks(models: Mapping[str, TwoLooks], histories: Mapping[str, History], title: str) -> Figure:
+    """Every head's map on one text, and the share of right answers while each model trained.
+
+    Raises ValueError for models and histories of different names.
+    """
+    if list(models) != list(histories):
+        raise ValueError(f"models are {list(models)}, histories {list(histories)}; needed are the same names")
+    (ids,) = two_looks_batch(0, seed=-1, batch_size=1)
+    maps = [
+        (f"{name}: head {i}", weights)
+        for name, model in models.items()
+        for i, weights in enumerate(
+            attention_maps(model, ids[:, :SHOWN].to(model.readout.weight.device))[0, 0].cpu().numpy()
+        )
+    ]
+    figure, axes = new_figure(len(maps) + 1, size=(10.0, 3.1), width_ratios=(*[1] * len(maps), 1.25))
+    for ax, (name, weights) in zip(axes[0], maps, strict=False):
+        ax.imshow(weights, cmap="viridis", vmin=0, vmax=1)
+        ax.set_title(name, fontsize="small", loc="center")
+        ax.set(xlabel="key", ylabel="query", xticks=[0, 5, 10, 15], yticks=[0, 5, 10, 15])
+    ax, lines = axes[0, -1], {}
+    for color, (name, history) in zip(OKABE_ITO, histories.items(), strict=False):
+        for back in LOOKS:
+            y = history.column(f"right at -{back}")
+            lines[f"{name}, at −{back}"] = Line(history.column("step"), y, color=color, dashed=back == LOOKS[1])
+    draw_lines(ax, lines)
+    ax.set(xlabel="training step", ylim=(0, 1.05))
+    ax.set_title("share right", fontsize="small", loc="center")
+    label_lines(ax, lines, gap=0.085)
+    headline(figure, title)
+    return figure
