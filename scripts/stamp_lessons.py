@@ -1,7 +1,8 @@
 """Write the table of lessons, `course_lib.lessons.LESSONS`, into README.md and notebook 00: `make lessons`.
 
-README.md gets it between `<!-- lessons -->` and `<!-- /lessons -->`. In notebook 00 the cells tagged `lessons` show it:
-they are run again, alone, and saved with what they show now. Stamping again changes nothing.
+README.md gets it between `<!-- lessons -->` and `<!-- /lessons -->`, docs/recipe.md the table of the recorded search
+between marks of its own. In notebook 00 the cells tagged `lessons` show the lessons: they are run again, alone, and
+saved with what they show now. Stamping again changes nothing.
 """
 
 import re
@@ -10,19 +11,21 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from course_lib.experiments import load
+from course_lib.experiments.recipe import table as search_table
 from course_lib.lessons import lesson_table
 from course_lib.paths import whole_or_nothing
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"(?<=<!-- lessons -->\n).*?(?=<!-- /lessons -->)", re.S)
 SHOWN_BY = {"setup", "lessons"}  # tags; the set-up cell chooses how figures look
 
 
-def with_table(readme: str) -> str:
-    """The text of README with the table between its marks. Raises ValueError without these."""
-    text, found = BLOCK.subn(lambda _: f"{lesson_table('notebooks/')}\n", readme)
+def with_table(page: str, mark: str, table: str) -> str:
+    """The text of a page with the table between its marks. Raises ValueError without these."""
+    block = re.compile(rf"(?<=<!-- {mark} -->\n).*?(?=<!-- /{mark} -->)", re.S)
+    text, found = block.subn(lambda _: table, page)
     if found != 1:
-        raise ValueError(f"README.md has {found} places between <!-- lessons --> and <!-- /lessons -->, not one")
+        raise ValueError(f"there are {found} places between <!-- {mark} --> and <!-- /{mark} -->, not one")
     return text
 
 
@@ -42,8 +45,13 @@ def run_tagged(path: Path) -> str:
 
 def main(root: Path) -> None:
     """Stamp the course in `root`."""
-    readme, start = root / "README.md", root / "notebooks" / "00_start_here.ipynb"
-    for path, text in {readme: with_table(readme.read_text("utf-8")), start: run_tagged(start)}.items():
+    readme, recipe, start = root / "README.md", root / "docs" / "recipe.md", root / "notebooks" / "00_start_here.ipynb"
+    stamped = {
+        readme: with_table(readme.read_text("utf-8"), "lessons", f"{lesson_table('notebooks/')}\n"),
+        recipe: with_table(recipe.read_text("utf-8"), "recipe", search_table(load("recipe"))),
+        start: run_tagged(start),
+    }
+    for path, text in stamped.items():
         if text != path.read_text("utf-8"):
             with whole_or_nothing(path) as temporary:
                 temporary.write_text(text, "utf-8", newline="\n")

@@ -38,13 +38,12 @@ class Config(Recipe):
 
 def model_of(config: Config, seed: int) -> GPT2 | Pythia:
     """The network of an arm, with the weights of `seed`."""
-    kind, of = (GPT2, GPT2Config) if config.tied else (Pythia, PythiaConfig)
-    sizes = {"vocab_size": tokenization.load(config.tokenizer).vocab_size, "seed": seed}
+    sizes: dict[str, Any] = {"vocab_size": tokenization.load(config.tokenizer).vocab_size, "seed": seed}
     if not config.tied:
-        sizes["rotary_pct"] = 1.0
-    elif config.position != "learned":
+        return Pythia(PythiaConfig(**shared_fields(config, PythiaConfig), **sizes, rotary_pct=1.0))
+    if config.position != "learned":
         raise ValueError(f"position={config.position!r} with tied=True; a GPT-2 has learned positions")
-    return kind(of(**shared_fields(config, of), **sizes))
+    return GPT2(GPT2Config(**shared_fields(config, GPT2Config), **sizes))
 
 
 def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:

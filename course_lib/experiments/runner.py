@@ -72,7 +72,9 @@ def marked(name: str, change: Config) -> str:
     return ",".join([name, *(f"{field}={text}" for field, text in texts.items())])
 
 
-def missing_runs(study: Study, record: records.Record, arms: list[str] | None, seeds: int, change: Config) -> list:
+def missing_runs(
+    study: Study, record: records.Record, arms: list[str] | None, seeds: int | None, change: Config
+) -> list:
     """(arm, seed, config) of every wanted run that `record` does not hold, with the same config and its tensors."""
     unknown = sorted(set(arms or ()) - set(study.arms))
     if unknown:
@@ -82,22 +84,21 @@ def missing_runs(study: Study, record: records.Record, arms: list[str] | None, s
     wanted = [
         (marked(arm, change), seed, changed(dict(study.arms[arm]), change))
         for arm in arms or study.arms
-        for seed in range(seeds)
+        for seed in range(study.seeds_of(arm) if seeds is None else seeds)
     ]
     return [run for run in wanted if done.get(run[:2]) != run[2]]
 
 
 def plan(study: Study, args: argparse.Namespace) -> tuple[str, list]:
     """The record's name and the runs to do; ValueError or OSError for what cannot be done, before anything runs."""
-    seeds = study.seeds if args.seeds is None else args.seeds
-    for name, value in (("seeds", seeds), ("jobs", args.jobs)):
-        if value < 1:
+    for name, value in (("seeds", args.seeds), ("jobs", args.jobs)):
+        if value is not None and value < 1:
             raise ValueError(f"{name}={value}; it must be at least 1")
     change = overrides(args.set)
     name = marked(study.name, change)
     with records.lock(name):  # a folder that cannot be written shows here
         record = records.begin(study, name)
-    todo = missing_runs(study, record, args.arms, seeds, change)
+    todo = missing_runs(study, record, args.arms, args.seeds, change)
     print(f"{name}: {len(todo)} runs to do, {len(record['arms'])} recorded")
     return name, todo
 

@@ -55,6 +55,7 @@ class Study:
     arms: Mapping[str, Config]
     run: Callable[[Config, int, int | None], Outcome]
     seeds: int = 3
+    more_seeds: Mapping[str, int] = field(default_factory=dict)  # of a search, the arm whose spread says what counts
     threads: int = 1  # of a run: with one, runs side by side do not wait for each other
 
     def __post_init__(self) -> None:
@@ -62,6 +63,10 @@ class Study:
         files = [name.replace(" ", "-") for name in self.arms]
         if twice := sorted({name for name in files if files.count(name) > 1}):
             raise ValueError(f"arms: more than one has the file name {', '.join(twice)}")
+
+    def seeds_of(self, arm: str) -> int:
+        """How many seeds an arm runs with."""
+        return self.more_seeds.get(arm, self.seeds)
 
 
 def thinned(history: History) -> dict[str, list[float]]:

@@ -10,11 +10,13 @@ from torch import nn
 from course_lib import corpora, heads, tokenization
 from course_lib.experiments import english, load
 from course_lib.experiments.recipe import STUDY as SEARCH
+from course_lib.experiments.recipe import table
 from course_lib.models.gpt2 import GPT2
 from course_lib.models.pythia import Pythia
 from course_lib.tokenization import START
 from course_lib.training import History, recipes
 from course_lib.training.recipes import SOURCES
+from tests.conftest import ROOT
 
 TINY = english.Config(
     steps=4, warmup=1, batch_size=4, data=("factbook",), max_positions=16, d_model=16, n_heads=4, n_layers=1, d_ff=16
@@ -115,6 +117,22 @@ def test_arms_of_the_search_change_what_their_names_say():
     assert changed["base"] == set()
     assert changed["AdamW"] == {"optimizer"}
     assert all(len(fields) <= 1 + name.count(",") + name.count("wide") for name, fields in changed.items())
+
+
+def test_the_page_of_the_recipe_has_todays_table():
+    page = (ROOT / "docs" / "recipe.md").read_text("utf-8")
+    assert table(load("recipe")) in page, "run `make lessons`"
+    spread = [run["metrics"]["validation_loss"] for run in load("recipe")["arms"] if run["name"] == "base"]
+    assert f"lie within {max(spread) - min(spread):.3f} nats" in page
+
+
+@pytest.mark.slow
+def test_the_vocabulary_of_all_texts_is_shorter():
+    texts = [text for name, column in SOURCES.items() for text in getattr(corpora, name)("validation")[column]]
+    ours, older = (
+        sum(len(tokenization.load(name).encode(text)) for text in texts) for name in ("prose-4k", "english-4k")
+    )
+    assert 1 - ours / older == pytest.approx(0.09, abs=0.005)  # "9 % fewer"
 
 
 def test_the_search_says_what_the_recipe_says():

@@ -61,9 +61,9 @@ def test_a_row_links_to_its_notebook_only_if_that_is_ready():
 
 
 def test_readme_has_the_table():
-    assert STAMP.with_table(README) == README, "run `make lessons`"
+    assert STAMP.with_table(README, "lessons", f"{lesson_table('notebooks/')}\n") == README, "run `make lessons`"
     with pytest.raises(ValueError, match="0 places"):
-        STAMP.with_table("# No marks")
+        STAMP.with_table("# No marks", "lessons", "")
 
 
 def test_notebook_00_has_the_table():

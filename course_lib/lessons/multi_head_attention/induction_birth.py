@@ -88,9 +88,10 @@ class Film:
         check_at_least("every", self.every, 1)
 
     @torch.no_grad()
-    def __call__(self, step: int, model: AttentionOnly) -> None:
+    def __call__(self, step: int, model: nn.Module) -> None:
         if step % self.every:
             return
+        assert isinstance(model, AttentionOnly)
         size = model.config.vocab_size
         row = heads.repeated(SHOWN, 1, range(1, size), 3, START).to(model.embedding.weight.device)
         self.steps.append(step)
