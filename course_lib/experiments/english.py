@@ -56,9 +56,9 @@ def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None,
     )  # fmt: skip
 
 
-def held_out(name: str, length: int, tokenizer: str, every: int = 1) -> Tensor:
-    """Every `every`-th validation window of one source, (N, length + 1), each after <s>."""
-    return windows((name,), "validation", length, tokenizer, start=True)[::every]
+def held_out(name: str, length: int, tokenizer: str, every: int = 1, split: str = "validation") -> Tensor:
+    """Every `every`-th window of one source that is not for training, (N, length + 1), each after <s>."""
+    return windows((name,), split, length, tokenizer, start=True)[::every]
 
 
 @torch.no_grad()
@@ -77,7 +77,7 @@ def bits_per_character(losses: dict[str, Tensor], tokenizer: str) -> float:
     encode = tokenization.load(tokenizer).encode
     for name in losses:
         texts = getattr(corpora, name)("validation")[SOURCES[name]]
-        tokens += sum(len(encode(text)) for text in texts)
+        tokens += sum(len(encode(text)) + 1 for text in texts)  # the token that ends a document is foretold too
         characters += sum(map(len, texts))
     mean = torch.cat([part.flatten() for part in losses.values()]).mean().item()
     return mean / math.log(2) * tokens / characters

@@ -49,7 +49,6 @@ STUDY = Study(
     arms={name: arm(**{"lr": 3e-3, "warmup": 20, "write_scale": 1.0} | changes) for name, changes in CHANGES.items()},
     run=run,
     seeds=1,
-    more_seeds={"base": 3},
 )
 
 

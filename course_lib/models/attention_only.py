@@ -35,7 +35,8 @@ class AttentionOnly(nn.Module):
 
     Each layer is x + attention(norm(x)), with RoPE on all channels; the unembedding is a matrix of its own. Raises
     ValueError in forward for ids that are not (B, T) integers of the vocabulary.
-    Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (there without norms).
+    Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (there without norms and biases, and
+    with positions added to queries and keys).
     """
 
     def __init__(self, config: AttentionOnlyConfig) -> None:

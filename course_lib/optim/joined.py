@@ -26,6 +26,7 @@ class Joined(Optimizer):
             raise ValueError(f"parts: {twice} parameters belong to more than one optimizer")
         self.parts = parts
         super().__init__([group for part in parts for group in part.param_groups], {})
+        self._joined = True
         self._share()
 
     def _share(self) -> None:
@@ -34,6 +35,12 @@ class Joined(Optimizer):
         for part in self.parts:
             part.param_groups = list(islice(groups, len(part.param_groups)))
             part.state = self.state
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only the parts have groups: ValueError once they are joined."""
+        if hasattr(self, "_joined"):
+            raise ValueError("param_group: none can be added to joined optimizers; add it to a part before joining")
+        super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a state that `state_dict` gave."""

@@ -16,11 +16,12 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan et al. 2024: the steepest 
 
 @torch.no_grad()
 def newton_schulz(g: Tensor, steps: int = 5) -> Tensor:
-    """The nearly orthogonal matrix closest to each matrix of g (..., M, N): its singular values become 0.7 to 1.2.
+    """A nearly orthogonal matrix for each matrix of g (..., M, N): its singular values become about 0.7 to 1.2.
 
-    Each step is an odd polynomial of the matrix, a X + b (X X^T) X + c (X X^T)^2 X, which acts on the singular values
-    alone: products of matrices in place of a decomposition. It is computed in g's own dtype: bfloat16, which
-    torch.optim.Muon takes, is slow on processors that have no instructions for it.
+    Those below some thousandths of the matrix's norm stay smaller: a step makes them 3.4 times as large. Each is an odd
+    polynomial of the matrix, a X + b (X X^T) X + c (X X^T)^2 X, which acts on the singular values alone: products
+    of matrices in place of a decomposition. It is computed in g's own dtype: bfloat16, which torch.optim.Muon takes, is
+    slow on processors that have no instructions for it.
     Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks".
     """
     a, b, c = COEFFICIENTS
@@ -67,7 +68,9 @@ class Muon(Optimizer):
                 if parameter.grad is None:
                     continue
                 state = self.state[parameter]
-                mean = state.setdefault("mean", torch.zeros_like(parameter))
+                if "mean" not in state:
+                    state["mean"] = torch.zeros_like(parameter)
+                mean = state["mean"]
                 mean.lerp_(parameter.grad, 1 - momentum)
                 update = parameter.grad.lerp(mean, momentum)  # Nesterov: one step ahead of the mean
                 alike[(update.shape, update.dtype, update.device)].append((parameter, update))
@@ -79,16 +82,15 @@ class Muon(Optimizer):
                     parameter.sub_(direction, alpha=length)
 
 
-def split_params(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+def split_params(model: nn.Module, output: str = "unembedding") -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The parameters of `model` in two lists: hidden matrices, for Muon, and the rest, for AdamW.
 
-    Hidden are the weights of linear layers, but for the one called `unembedding` and those that an embedding shares.
+    Hidden are the weights of linear layers, but for the layer called `output` and those that an embedding shares: the
+    readout has one row a token, or a class, and each is a vector of its own.
     """
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     hidden = {
-        id(m.weight)
-        for name, m in model.named_modules()
-        if isinstance(m, nn.Linear) and name.split(".")[-1] != "unembedding"
+        id(m.weight) for name, m in model.named_modules() if isinstance(m, nn.Linear) and name.split(".")[-1] != output
     }
     lists: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():

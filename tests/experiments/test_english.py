@@ -72,7 +72,7 @@ def test_losses_are_of_each_source_and_bits_are_of_characters():
     assert all(part.mean().item() == pytest.approx(math.log(4000), rel=1e-5) for part in losses.values())
     few = {name: losses[name] for name in ("speeches", "factbook")}
     texts = [text for name in few for text in getattr(corpora, name)("validation")["text"]]
-    tokens = sum(len(tokenization.load("prose-4k").encode(text)) for text in texts)
+    tokens = sum(len(tokenization.load("prose-4k").encode(text)) + 1 for text in texts)  # each ends
     want = math.log2(4000) * tokens / sum(map(len, texts))
     assert english.bits_per_character(few, "prose-4k") == pytest.approx(want, rel=1e-5)
 
@@ -122,8 +122,6 @@ def test_arms_of_the_search_change_what_their_names_say():
 def test_the_page_of_the_recipe_has_todays_table():
     page = (ROOT / "docs" / "recipe.md").read_text("utf-8")
     assert table(load("recipe")) in page, "run `make lessons`"
-    spread = [run["metrics"]["validation_loss"] for run in load("recipe")["arms"] if run["name"] == "base"]
-    assert f"lie within {max(spread) - min(spread):.3f} nats" in page
 
 
 @pytest.mark.slow

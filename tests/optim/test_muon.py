@@ -147,6 +147,20 @@ def test_joined_refuses():
             Joined(*parts)
 
 
+def test_nothing_is_added_to_joined_optimizers():
+    first, second = matrices(2)
+    with pytest.raises(ValueError, match="param_group"):
+        Joined(Muon([first])).add_param_group({"params": [second]})
+
+
+def test_the_output_is_named():
+    model = nn.Sequential()
+    model.add_module("hidden", nn.Linear(3, 4, bias=False))
+    model.add_module("head", nn.Linear(4, 2, bias=False))
+    assert [len(part) for part in split_params(model)] == [2, 0]
+    assert [len(part) for part in split_params(model, output="head")] == [1, 1]
+
+
 def test_joined_is_its_parts_and_follows_a_schedule():
     model, twin = GPT2(SIZES), GPT2(SIZES)
     joined = OPTIMIZERS["muon"](model, 0.01, 0.1)

@@ -92,6 +92,8 @@ def test_a_share_of_the_rows_repeats_a_span_of_its_own_text():
     for share in (-0.1, 1.1):
         with pytest.raises(ValueError, match=f"share={share}"):
             with_repeats(batches, share, seed=3)
+    with pytest.raises(ValueError, match=r"share=0.1 of a batch of 8 rows is 0.8 rows"):
+        with_repeats(batches, 0.1, seed=3)(0)
 
 
 def test_optimizer_and_schedule_are_chosen_by_name(monkeypatch):

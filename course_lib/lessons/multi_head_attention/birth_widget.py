@@ -21,9 +21,9 @@ def live_picture(every: int = 2) -> tuple[widgets.Image, Callable[[Film], None]]
 
 
 def birth_panel(film: Film) -> ControlPanel:
-    """A slider over the training steps of a film; it opens on the last step at which nobody has learned anything.
+    """A slider over the training steps of a film; it opens on the last step before half of the repeats are right.
 
-    That is the step before half of the repeated tokens are guessed right. Raises ValueError for a film without frames.
+    Raises ValueError for a film without frames.
     """
     birth_frame(film, film.steps[0] if film.steps else 0)
     right = film.column("right")

@@ -1,6 +1,7 @@
 """The birth of an induction head: two layers of attention learn to continue what repeats, recorded as a film."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from course_lib import heads
-from course_lib.checks import check_at_least
+from course_lib.checks import check_at_least, check_choice
 from course_lib.init import seed_of
 from course_lib.models.attention_only import AttentionOnly
 from course_lib.training import History, constant, next_token_loss, train
@@ -19,6 +20,7 @@ from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
 START = 0  # the first token of each row; the others are random
 LENGTH, PERIODS = 48, (8, 24)  # tokens of a row after the first; how many of them stand before they repeat
+LAYERS = {"previous": 0, "induction": 1}  # where the two heads of a pair are to be found
 SHOWN, COPY = 9, 20  # tokens before the repeat, in the map that is drawn and in the rows that are measured
 
 
@@ -71,6 +73,27 @@ def measured(model: nn.Module, vocab_size: int) -> Measured:
     )  # fmt: skip
 
 
+@contextmanager
+def without_note(model: AttentionOnly, name: str) -> Iterator[None]:
+    """While the block runs, one projection of layer 1 does not see what layer 0 wrote to the stream.
+
+    `name` is "q_proj", "k_proj" or "v_proj". Which one needs the note is called the composition of two heads: of Q, K
+    or V (Elhage et al. 2021, section "Two-Layer Attention-Only Transformers"). Raises ValueError for another name.
+    """
+    check_choice("name", name, ("q_proj", "k_proj", "v_proj"))
+    before: dict[str, Tensor] = {}
+    projection = getattr(model.attentions[1], name)
+    handles = (
+        model.embedding.register_forward_hook(lambda module, args, output: before.update(x=output)),
+        projection.register_forward_pre_hook(lambda module, args: (model.norms[1](before["x"]),)),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 @dataclass
 class Film:
     """Called at each step of a training (`on_step`), it keeps a frame of every `every`-th.
@@ -83,6 +106,7 @@ class Film:
     steps: list[int] = field(default_factory=list)
     frames: list[Measured] = field(default_factory=list)
     maps: list[np.ndarray] = field(default_factory=list)  # (L, H, T, T) each, of one short row
+    vocab_size: int = 0  # of the model that it shows
 
     def __post_init__(self) -> None:
         check_at_least("every", self.every, 1)
@@ -92,7 +116,7 @@ class Film:
         if step % self.every:
             return
         assert isinstance(model, AttentionOnly)
-        size = model.config.vocab_size
+        size = self.vocab_size = model.config.vocab_size
         row = heads.repeated(SHOWN, 1, range(1, size), 3, START).to(model.embedding.weight.device)
         self.steps.append(step)
         self.frames.append(measured(model, size))
@@ -101,8 +125,9 @@ class Film:
             self.show(self)
 
     def column(self, name: str) -> list[float]:
-        """One number of all frames: a field of `Measured`; of scores the highest."""
-        return [float(np.max(getattr(frame, name))) for frame in self.frames]
+        """One number of all frames: a field of `Measured`; "previous" and "induction" are those of their own layer."""
+        values = [getattr(frame, name) for frame in self.frames]
+        return [float(value[LAYERS[name]].max()) if name in LAYERS else float(value) for value in values]
 
 
 @dataclass(frozen=True)
@@ -119,9 +144,10 @@ class BirthFrame:
 
     def text(self) -> str:
         """The picture in one line."""
+        previous, induction = (self.film.column(name)[self.index] for name in LAYERS)
         return (
             f"Step {self.film.steps[self.index]}: {self.now.right:.0%} of the repeated tokens are guessed right; "
-            f"previous-token score {self.now.previous.max():.2f}, induction score {self.now.induction.max():.2f}."
+            f"previous-token score {previous:.2f}, induction score {induction:.2f}."
         )
 
 
@@ -142,15 +168,17 @@ def plot_birth(frame: BirthFrame) -> Figure:
     maps, last = film.maps[frame.index], film.frames[-1]
     if len(maps) != 2:
         raise ValueError(f"film: of a model with {len(maps)} layers; needed are two")
-    figure, axes = new_figure(3, size=(10.0, 3.7), width_ratios=(1, 1, 1.15))
+    figure, _ = new_figure(size=(10.0, 3.9))
+    figure.clear()
+    axes = figure.subplot_mosaic([["previous", "induction", "loss"], ["previous", "induction", "scores"]])
     after = np.arange(1, 2 * SHOWN + 1)  # the queries after the first
     again = after[SHOWN:]
     roles = (("previous", "previous token", after, after - 1), ("induction", "induction", again, again - SHOWN + 1))
     for layer, (role, name, queries, keys) in enumerate(roles):
         head = int(np.argmax(getattr(last, role)[layer]))
         title = f"layer {layer}: {name} {getattr(now, role)[layer, head]:.2f}"
-        _draw_map(axes[0, layer], maps[layer, head], queries, keys, title)
-    _draw_curves(axes[0, 2], film, frame.index)
+        _draw_map(axes[role], maps[layer, head], queries, keys, title)
+    _draw_curves(axes["loss"], axes["scores"], film, frame.index)
     headline(figure, f"Step {film.steps[frame.index]}: {now.right:.0%} of the repeated tokens are guessed right")
     return figure
 
@@ -168,17 +196,26 @@ def _draw_map(ax: Axes, weights: np.ndarray, queries: np.ndarray, keys: np.ndarr
     ax.set(xlabel="key", ylabel="query")
 
 
-def _draw_curves(ax: Axes, film: Film, index: int) -> None:
-    past, begin = slice(0, index + 1), film.frames[0].loss_repeated
-    rows: Sequence[tuple[str, list[float], str]] = (
-        ("loss on repeats", [loss / begin for loss in film.column("loss_repeated")], "black"),
-        ("previous token", film.column("previous"), OKABE_ITO[0]),
-        ("induction", film.column("induction"), OKABE_ITO[1]),
+def _draw_curves(loss: Axes, scores: Axes, film: Film, index: int) -> None:
+    past, size = slice(0, index + 1), film.vocab_size
+    rows = (
+        (loss, "loss_repeated", "", "black"),
+        (scores, "previous", "previous token", OKABE_ITO[0]),
+        (scores, "induction", "induction", OKABE_ITO[1]),
     )
-    for name, values, color in rows:
+    for ax, name, label, color in rows:
+        values = film.column(name)
         ax.plot(film.steps, values, color=color, alpha=0.25, lw=1)
-        ax.plot(film.steps[past], values[past], color=color, label=name)
-    ax.axvline(film.steps[index], color=GREY, lw=0.8)
-    ax.set(xlabel="training step", ylim=(0, 1.05), xlim=(0, max(film.steps[-1], 1)))
-    ax.set_title("scores; loss as a share of its start", fontsize="small", loc="center")
-    ax.legend(frameon=False, fontsize="x-small", loc="center right", bbox_to_anchor=(1.0, 0.45))
+        ax.plot(film.steps[past], values[past], color=color, label=label)
+    for n, what in ((size - 1, "a guess among all tokens"), (COPY, "among those of the text")):
+        loss.axhline(np.log(n), color=GREY, ls=":", lw=1)
+        loss.annotate(what, (0.99, np.log(n)), xycoords=("axes fraction", "data"), color=GREY, ha="right", va="bottom",
+                      fontsize="x-small")  # fmt: skip
+    loss.set(ylim=(0, 5), xticklabels=[])
+    scores.set(ylim=(0, 1.05), xlabel="training step")
+    loss.set_title("loss on the repeats (nats)", fontsize="small", loc="center")
+    scores.set_title("scores", fontsize="small", loc="center")
+    scores.legend(frameon=False, fontsize="x-small", loc="center left", handlelength=1)
+    for ax in (loss, scores):
+        ax.axvline(film.steps[index], color=GREY, lw=0.8)
+        ax.set_xlim(0, max(film.steps[-1], 1))

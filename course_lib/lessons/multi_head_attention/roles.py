@@ -55,11 +55,14 @@ def role_table(model: nn.Module, untrained: nn.Module, tokenizer: Tokenizer, ids
 def taken_roles(found: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, set[tuple[int, int]]]:
     """Role -> the heads (layer, head) that have it: a score above 0.3 and above twice the untrained head's.
 
-    In place of "reach" stands "local": a head whose reach is less than a third of the untrained head's.
+    Of the two scores on repeated tokens it must also be above twice the score without the repetition. In place of
+    "reach" stands "local": a head whose reach is less than a third of the untrained head's.
     """
     roles = {}
     for role, trained in found["trained"].items():
         control = found["untrained"][role]
+        if role in ("earlier copy", "induction"):
+            control = np.maximum(control, found["shuffled"][role])
         has = trained < control / 3 if role == "reach" else (trained > LIMIT) & (trained > 2 * control)
         layers, heads_ = np.where(has)
         roles["local" if role == "reach" else role] = {(int(i), int(h)) for i, h in zip(layers, heads_, strict=True)}

@@ -18,6 +18,7 @@ from course_lib.lessons.multi_head_attention.induction_birth import (
     plot_birth,
     repeating_batch,
     train_on_repeats,
+    without_note,
 )
 from course_lib.models.attention_only import AttentionOnly, AttentionOnlyConfig
 
@@ -87,8 +88,24 @@ def test_two_layers_learn_it_all_at_once(grown):
 
 
 @pytest.mark.slow
-def test_one_layer_does_not():
-    model = AttentionOnly(AttentionOnlyConfig(n_layers=1))
+def test_only_the_keys_of_layer_1_need_the_note(grown):
+    """K-composition."""
+    model, _ = grown
+    right = {}
+    for name in ("q_proj", "k_proj", "v_proj"):
+        with without_note(model, name):
+            right[name] = measured(model, 64).right
+    assert right["k_proj"] < 0.25
+    assert min(right["q_proj"], right["v_proj"]) > 0.7
+    assert measured(model, 64).right > 0.9
+    with pytest.raises(ValueError, match="name='out_proj'"), without_note(model, "out_proj"):
+        pass
+
+
+@pytest.mark.slow
+def test_one_layer_does_not_with_as_many_heads_and_parameters():
+    model = AttentionOnly(AttentionOnlyConfig(n_layers=1, n_heads=2, d_model=88))
+    assert sum(p.numel() for p in model.parameters()) > 41_856
     train_on_repeats(model, 280)
     assert measured(model, 64).right < 0.3
 
@@ -99,14 +116,18 @@ def test_the_picture_shows_one_moment(grown):
     frame = birth_frame(film, 105)
     assert (film.steps[frame.index], frame.now) == (100, film.frames[5])
     figure = plot_birth(frame)
+    axes = {ax.get_label(): ax for ax in figure.axes}
     for layer, (name, role) in enumerate((("previous token", "previous"), ("induction", "induction"))):
-        ax = figure.axes[layer]
+        ax = axes[role]
         assert np.array_equal(ax.images[0].get_array(), film.maps[5][layer, 0])
         assert ax.images[0].get_clim() == (0, 1)
         assert ax.get_title(loc="center") == f"layer {layer}: {name} {getattr(film.frames[5], role)[layer, 0]:.2f}"
-    rings = figure.axes[1].collections[0].get_offsets()
+    rings = axes["induction"].collections[0].get_offsets()
     assert rings[0].tolist() == [2, 1 + SHOWN]  # the first repeated token looks at the one after its first copy
     assert len(rings) == SHOWN
+    whole, so_far, *_ = axes["loss"].lines
+    assert whole.get_ydata() == pytest.approx(film.column("loss_repeated"))
+    assert len(so_far.get_ydata()) == 6
     assert f"Step 100: {film.frames[5].right:.0%} of the repeated" in figure.get_suptitle()
 
 
