@@ -52,7 +52,7 @@ def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None,
     batches = with_repeats(corpora.shuffled_batches((data,), config.batch_size, seed), config.repeats, seed)
     return optimise(
         model, batches, next_token_loss, config, seed, stop_at,
-        optimizer=config.optimizer, schedule=config.schedule, **options,
+        optimizer=config.optimizer, schedule=config.schedule, floor=config.floor, **options,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class Recipe:
     batch_size: int = 16  # of 128 tokens: 8 cost 0.02
     optimizer: str = "muon"  # AdamW alone, at 0.003, cost 0.23, though its step takes 0.7 of the time
     schedule: str = "linear"  # not searched
+    floor: float = 0.0  # of the rate at the end, a share of lr
     weight_decay: float = 0.1  # not searched
     write_scale: float = 0.01  # what blocks write begins small beside the embeddings: 1 cost 0.07 to 0.11
 
@@ -120,14 +121,15 @@ def muon(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimi
 
 
 OPTIMIZERS = {"adamw": adamw, "muon": muon}
-SCHEDULES: dict[str, Callable[[int, int], Schedule]] = {"cosine": partial(cosine, floor=0.05), "linear": linear}
+SCHEDULES: dict[str, Callable[[int, int, float], Schedule]] = {"cosine": cosine, "linear": linear}
 
 
 def optimise(
     model: nn.Module, batches: Callable[[int], Batch], loss_fn: LossFn, recipe: Any, seed: int,
-    stop_at: int | None = None, *, optimizer: str = "adamw", schedule: str = "cosine", **options: Any,
+    stop_at: int | None = None, *, optimizer: str = "adamw", schedule: str = "cosine", floor: float = 0.05,
+    **options: Any,
 ) -> History:  # fmt: skip
-    """Train with an optimizer and a schedule with warm-up, by name, and gradients clipped to norm 1.
+    """Train with an optimizer and a schedule from warm-up to `floor`, by name, and gradients clipped to norm 1.
 
     `recipe` has the fields lr, warmup, steps, weight_decay, as `Recipe` has. Raises ValueError for a name that is not
     in OPTIMIZERS or SCHEDULES.
@@ -135,7 +137,7 @@ def optimise(
     check_choice("optimizer", optimizer, OPTIMIZERS)
     check_choice("schedule", schedule, SCHEDULES)
     made = OPTIMIZERS[optimizer](model, recipe.lr, recipe.weight_decay)
-    factor = SCHEDULES[schedule](recipe.steps, recipe.warmup)
+    factor = SCHEDULES[schedule](recipe.steps, recipe.warmup, floor)
     return train(
         model, batches, loss_fn, made, steps=recipe.steps, schedule=factor, seed=seed, stop_at=stop_at, **options
     )

@@ -100,12 +100,14 @@ def test_optimizer_and_schedule_are_chosen_by_name(monkeypatch):
     asked = {}
     monkeypatch.setattr(recipes, "train", lambda *arguments, **options: asked.update(options, made=arguments[3]))
     model, recipe = GPT2(GPT2Config(vocab_size=9, max_positions=4, d_model=8, n_heads=2, n_layers=1)), Recipe(steps=200)
-    optimise(model, None, None, recipe, 4, optimizer=recipe.optimizer, schedule=recipe.schedule)
+    optimise(model, None, None, recipe, 4, optimizer=recipe.optimizer, schedule=recipe.schedule, floor=recipe.floor)
     muon, others = asked["made"].param_groups
     assert (muon["lr"], muon["weight_decay"], muon["momentum"]) == (recipe.lr, recipe.weight_decay, 0.95)
     assert (others["lr"], others["weight_decay"], others["betas"]) == (recipe.lr, 0.0, (0.9, 0.95))
     assert len(muon["params"]) == 6
     assert [asked["schedule"](step) for step in (49, 125, 200)] == [pytest.approx(50 / 51), 0.5, 0.0]
+    optimise(model, None, None, recipe, 4, schedule="linear", floor=0.25)
+    assert asked["schedule"](200) == pytest.approx(0.25)
     optimise(model, None, None, recipe, 4)
     assert isinstance(asked["made"], torch.optim.AdamW)
     assert asked["schedule"](200) == pytest.approx(0.05)
