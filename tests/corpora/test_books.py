@@ -108,6 +108,7 @@ def test_a_paragraph_of_a_manual_is_running_text():
             assert re.search(r"[.?!][)\"']*$", line), line
 
 
+@pytest.mark.slow
 def test_nothing_leaks():
     """Fewer than 0.05 % of the 13-word runs of all held-out texts are in the training texts of any English set: less
     than 1 % for each set, since even the smallest has 7 % of the runs."""

@@ -77,6 +77,7 @@ def test_losses_are_of_each_source_and_bits_are_of_characters():
     assert english.bits_per_character(few, "prose-4k") == pytest.approx(want, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_held_out_text_is_not_for_training():
     config = replace(TINY, max_positions=64)
     for name in ("speeches", "factbook"):
@@ -97,7 +98,8 @@ def test_an_arm_learns_and_is_judged(monkeypatch):
     model, outcome = english.train_arm(asdict(config), 0, None, every=3)
     metrics = outcome.metrics
     assert asked == [3]
-    assert 0 < metrics["factbook_loss"] == pytest.approx(metrics["validation_loss"]) < 8.4
+    assert 0 < metrics["factbook_loss"] < 8.4
+    assert metrics["factbook_loss"] == pytest.approx(metrics["validation_loss"])
     assert 0 < metrics["bits_per_character"] < 4
     ids = heads.repeated(40, 32, range(260, 4000), 0, START)
     score = heads.induction(heads.attention_maps(model, ids), 40).max().item()
