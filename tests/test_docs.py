@@ -137,7 +137,7 @@ def there(place):
 @pytest.mark.parametrize("path", sorted(ROOT.glob("docs/*.md")), ids=lambda path: path.name)
 def test_places_that_docs_name_are_there(path):
     named = re.findall(r"`([\w.*/-]+(?:/|\.(?:py|md|json|yml|ipynb)))`", path.read_text("utf-8"))
-    assert len(named) > 1
+    assert len(named) > (1 if path.name == "recipe.md" else 10)  # a page that is mostly a table
     assert not [place for place in named if not there(place)]
 
 

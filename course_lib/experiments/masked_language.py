@@ -3,14 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from course_lib.experiments.language import judged
 from course_lib.experiments.study import Outcome, shared_fields
 from course_lib.masking import masked_batches, masked_loss, masked_losses
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
-from course_lib.tokenization import START
 from course_lib.training import History, optimise, windows
 
 SEED_OF_HELD_OUT = 0  # the same tokens are hidden for all arms and seeds
@@ -52,8 +50,7 @@ def model_of(config: Config, seed: int) -> SparseBert:
 
 def speech_windows(split: str, length: int) -> Tensor:
     """Windows (N, length) of the speeches of `split`, each beginning with <s>, which is the global token."""
-    text = windows(("speeches",), split, length - 2)  # they come one longer, for the target of the last
-    return torch.cat([torch.full((len(text), 1), START), text], 1)
+    return windows(("speeches",), split, length - 1, start=True)
 
 
 def fit(model: SparseBert, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
