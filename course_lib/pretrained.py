@@ -32,7 +32,6 @@ class Origin:
 
 MODELS = {
     "residual-mlp": Origin(ResidualMLP, ResidualMLPConfig, "norm_dynamics", "pre-norm lr=0.001", 0),
-    "gpt2-tiny": Origin(GPT2, GPT2Config, "gpt2_tiny", "GPT-2 tiny", 0),
     "gpt2-english": Origin(GPT2, GPT2Config, "gpt2_english", "GPT-2", 0),
     "sparse-bert-tiny": Origin(SparseBert, SparseBertConfig, "sparse_bert_tiny", "SparseBert tiny", 0),
     "pythia-rope": Origin(Pythia, PythiaConfig, "positions", "rope", 0),

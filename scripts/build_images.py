@@ -2,7 +2,7 @@
 
     python scripts/build_images.py [NAME ...]        (default: all; a picture's name is that of its file)
 
-They come from recorded runs: this takes seconds.
+Most come from recorded runs; the film of the induction head trains its model, in half a minute.
 """
 
 import sys
@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 from course_lib import corpora, pretrained, tokenization
 from course_lib.experiments import load_tensors
 from course_lib.lessons.layernorm_dynamics.norm_frame import norm_frame, plot_norm_frames
+from course_lib.lessons.multi_head_attention.induction_birth import Film, birth_frame, plot_birth, train_on_repeats
 from course_lib.lessons.positional_encodings.rope_frame import example_vectors
 from course_lib.lessons.positional_encodings.rope_motion import rope_figures, rope_steps
+from course_lib.models.attention_only import AttentionOnly, AttentionOnlyConfig
 from course_lib.paths import shipped, whole_or_nothing
 from course_lib.viz.animate import gif, png
 from course_lib.viz.attention_maps import Selection
@@ -43,7 +45,7 @@ def emoji_sheet() -> Figure:
 def attention() -> Figure:
     """The shipped GPT-2 in the explorer: a head that looks at its own token and at earlier copies of it."""
     text = "The people of this country are strong. The people of this country are free."
-    maps = maps_of(pretrained.load("gpt2-tiny"), tokenization.load("english-4k"), text)
+    maps = maps_of(pretrained.load("gpt2-english"), tokenization.load("prose-4k"), text, start=True)
     return plot_maps(maps, Selection(layer=0, head=0))
 
 
@@ -54,6 +56,14 @@ def norm_frames() -> Iterator[Figure]:
         yield plot_norm_frames([norm_frame(traces, name, layer=5, step=step) for name in PAIR])
 
 
+def induction_frames() -> Iterator[Figure]:
+    """Lesson 03's two layers learn to continue what repeats."""
+    model, film = AttentionOnly(AttentionOnlyConfig()), Film(every=10)
+    train_on_repeats(model, 400, film)
+    for step in (*range(0, 180, 30), *range(180, 270, 10), *range(270, 401, 30), 400):
+        yield plot_birth(birth_frame(film, step))
+
+
 PICTURES = {
     "architecture": plot_architecture,
     "attention": attention,
@@ -61,6 +71,7 @@ PICTURES = {
     "lesson_map": plot_lesson_map,
 }
 MOTIONS = {
+    "induction": lambda path: gif(induction_frames(), path, seconds=0.4),
     "layernorm_dynamics": lambda path: gif(norm_frames(), path),
     "rope": lambda path: gif(rope_figures(rope_steps(*example_vectors())), path, seconds=0.5, colors=128),
 }

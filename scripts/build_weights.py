@@ -18,7 +18,6 @@ from course_lib.corpora import fashion_tensors
 from course_lib.experiments import (
     english,
     get_study,
-    language,
     load,
     masked_language,
     norm_placement,
@@ -31,7 +30,7 @@ from course_lib.pretrained import MODELS, Origin, save
 
 CHECKPOINTS = Path("checkpoints")
 TRAINED_BY = {
-    "gpt2_english": english, "gpt2_tiny": language, "sparse_bert_tiny": masked_language, "positions": positions,
+    "gpt2_english": english, "gpt2_tiny": "sparse_bert_tiny": masked_language, "positions": positions,
 }  # fmt: skip
 
 

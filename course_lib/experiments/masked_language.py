@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from course_lib.experiments.language import judged
-from course_lib.experiments.study import Outcome, shared_fields
+from course_lib.experiments.study import Outcome, judged, shared_fields
 from course_lib.masking import masked_batches, masked_loss, masked_losses
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
 from course_lib.training import History, optimise, windows

@@ -10,8 +10,7 @@ from torch import Tensor
 from course_lib import corpora, tokenization
 from course_lib.attention import with_attention
 from course_lib.evaluation import next_token_losses
-from course_lib.experiments.language import judged, validation_loss
-from course_lib.experiments.study import Outcome, Study, shared_fields
+from course_lib.experiments.study import Outcome, Study, judged, shared_fields
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.positions import AlibiPosition
 from course_lib.positions.base import distances
@@ -134,6 +133,12 @@ def read(model: Pythia, length: int) -> dict[str, Tensor]:
     for extension in ("interpolate", "ntk") if scheme == "rope" else ():
         found[f"loss_{extension}"] = losses_by_position(extended(model, extension, READ / length), texts)
     return found
+
+
+def validation_loss(model: Pythia, length: int) -> float:
+    """Mean loss in nats on the held-out speeches, in windows of `length`."""
+    held_out = windows(("speeches",), "validation", length)
+    return next_token_losses(model, held_out.to(next(model.parameters()).device)).mean().item()
 
 
 def means(losses: Tensor, prefix: str) -> dict[str, float | None]:

@@ -16,9 +16,7 @@ STUDIES = (
     "norm_dynamics",
     "recipe",
     "gpt2_english",
-    "gpt2_tiny",
     "kv_heads",
-    "gpt2_norm_placement",
     "attention_scores",
     "sparse_bert_tiny",
     "retrieval",
@@ -86,6 +84,12 @@ def outcome_of(
 ) -> Outcome:
     """The outcome of a training: the model's parameters, the history's curve, and what was measured."""
     return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics, tensors or {})
+
+
+def judged(model: nn.Module, history: History, validation: float | None) -> Outcome:
+    """The outcome of a training with its validation loss, None where training diverged."""
+    metrics = ending(history) | {"validation_loss": None if history.diverged else validation}
+    return outcome_of(model, history, metrics)
 
 
 def get_study(name: str) -> Study:

@@ -17,7 +17,7 @@ NOTEBOOK = Path(__file__).parents[2] / "notebooks/03_multi_head_attention.ipynb"
 
 def computed(text: str, temperature: float, top_k: int, top_p: float) -> tuple[str, str]:
     """What has to be displayed for these settings."""
-    model, tokenizer = pretrained.load("gpt2-tiny"), tokenization.load("english-4k")
+    model, tokenizer = pretrained.load("gpt2-english"), tokenization.load("prose-4k")
     view = next_token(model, tokenizer, text, temperature, top_k, top_p, model.config.max_positions)
     return to_be_shown(view, plot_next_token)
 
@@ -50,7 +50,7 @@ def test_widgets_of_lesson_03(page: Page, lab: Lab, shots: Path) -> None:
     page.screenshot(path=shots / "lesson03-explorer.png")
     typed = "We will not fail. We will not tire."
     explorer.get_by_role("textbox").fill(typed)
-    maps = maps_of(pretrained.load("gpt2-tiny"), tokenization.load("english-4k"), typed)
+    maps = maps_of(pretrained.load("gpt2-english"), tokenization.load("prose-4k"), typed)
     last = len(maps.queries) - 1
     expect(explorer.locator(".ae-queries [data-query]")).to_have_count(last + 1)
     settle(explorer)

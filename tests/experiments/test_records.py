@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from course_lib.experiments import STUDIES, Outcome, as_frame, get_study, language, load, load_tensors, record, runner
+from course_lib.experiments import STUDIES, Outcome, as_frame, get_study, load, load_tensors, positions, record, runner
 from course_lib.experiments.study import Study, changed
 from tests.conftest import ROOT
 
@@ -46,7 +46,7 @@ def test_the_record_is_complete_and_valid(name):
 def test_the_first_steps_can_be_made_again(name, monkeypatch):
     """The first steps of one arm, on one thread, match the recorded curve."""
     first = {"recipe": 6, "gpt2_english": 4}.get(name, 20)  # a step of these takes a second or two
-    monkeypatch.setattr(language, "validation_loss", lambda model, length: 0.0)  # not asked here, and slow
+    monkeypatch.setattr(positions, "validation_loss", lambda model, length: 0.0)  # not asked here, and slow
     study, saved = get_study(name), load(name)
     run = saved["arms"][len(saved["arms"]) // 2]
     threads = torch.get_num_threads()

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from course_lib.generation import next_token_probabilities
-from course_lib.tokenization import Tokenizer
+from course_lib.tokenization import START, Tokenizer
 from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
 
 _BARS = 20
@@ -41,7 +41,7 @@ class NextToken:
 def next_token(
     model: nn.Module, tokenizer: Tokenizer, text: str, temperature: float, top_k: int, top_p: float, longest: int
 ) -> NextToken:
-    """The next token after `text`, under the three settings; top_k = 0 is no limit.
+    """The next token after <s> and `text`, under the three settings; top_k = 0 is no limit.
 
     Of a long text the last `longest` tokens are used. Raises ValueError for an empty text and what
     `next_token_probabilities` refuses.
@@ -52,7 +52,7 @@ def next_token(
     was_training = model.training
     model.eval()
     try:
-        logits = model(torch.tensor([ids[-longest:]], device=next(model.parameters()).device))[0, -1].cpu()
+        logits = model(torch.tensor([[START, *ids[1 - longest :]]], device=next(model.parameters()).device))[0, -1].cpu()
     finally:
         model.train(was_training)
     plain = next_token_probabilities(logits)
@@ -61,7 +61,7 @@ def next_token(
     entropy = torch.special.entr(drawn).sum().item()
     pieces = [tokenizer.piece(int(i)).replace("\n", "⏎") for i in order]
     shown = text if len(text) <= 60 else f"… {text[-60:]}"
-    unread = max(0, len(ids) - longest)
+    unread = max(0, len(ids) - longest + 1)
     return NextToken(shown, pieces, plain[order].numpy(), drawn[order].numpy(), int((drawn > 0).sum()), entropy, unread)
 
 

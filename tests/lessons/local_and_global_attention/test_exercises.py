@@ -263,7 +263,7 @@ def test_injection_runs_in_the_encoder(encoder):
 
 def test_injection_runs_in_the_shipped_models():
     """Short windows: each of the two trains for ten steps."""
-    encoder, gpt2 = pretrained.load("sparse-bert-tiny"), pretrained.load("gpt2-tiny")
+    encoder, gpt2 = pretrained.load("sparse-bert-tiny"), pretrained.load("gpt2-english")
     held_out = windows(("speeches",), "validation", 40)[:2]
     for result in (
         check.injected(SOLUTIONS.local, encoder, held_out),

@@ -36,10 +36,10 @@ def test_ablation_picture_is_in_order():
 
 
 def test_next_token_view():
-    tokenizer = load_tokenizer("english-4k")
+    tokenizer = load_tokenizer("prose-4k")
     model = GPT2(GPT2Config(max_positions=16, d_model=12, n_heads=3, n_layers=1)).eval()
     view = next_token(model, tokenizer, "We the people", 1.0, 0, 1.0, longest=16)
-    ids = torch.tensor([tokenizer.encode("We the people")])
+    ids = torch.tensor([tokenizer.encode("We the people", start=True)])
     want = model(ids)[0, -1].softmax(-1)
     assert view.n_kept == 4000
     assert view.model == pytest.approx(want.sort(descending=True).values[:20].detach().numpy(), rel=1e-5)
