@@ -15,7 +15,7 @@ def plot_score_grids(
 ) -> Figure:
     """A grid of small maps: a column for each role, a row for each model; `scores[role][model]` is (layers, heads).
 
-    All maps of a role share one scale, from 0 to 1 or to `limits[role]`, so that a trained model can be compared with
+    Scores from 0.2 on stand in their cells. All maps of a role share one scale, from 0 to 1 or to `limits[role]`, so that a trained model can be compared with
     its controls. Raises ValueError for roles with different models, scores that are not (layers, heads),
     and a limit of a role that is not there.
     """
@@ -31,7 +31,8 @@ def plot_score_grids(
         limit = (limits or {}).get(role, 1.0)
         for row, (name, values) in enumerate(models.items()):
             ax = axes[row, column]
-            draw_grid(ax, np.asarray(values, float), limit, fmt="%.2f" if limit <= 2 else "%.0f")
+            fmt, least = ("%.2f", 0.2) if limit <= 2 else ("%.0f", 0.0)  # where all cells are full, none can be read
+            draw_grid(ax, np.asarray(values, float), limit, fmt, least=least)
             if row == 0:
                 ax.set_title(role, fontsize="small", loc="center")
             if column == 0:
@@ -42,12 +43,16 @@ def plot_score_grids(
     return figure
 
 
-def draw_grid(ax: Axes, values: np.ndarray, limit: float, fmt: str = "%.2f", signed: bool = False) -> None:
-    """One map (layers, heads) with its numbers in the cells; layer 0 on top."""
+def draw_grid(
+    ax: Axes, values: np.ndarray, limit: float, fmt: str = "%.2f", signed: bool = False, least: float = 0.0
+) -> None:
+    """One map (layers, heads) with the numbers from `least` on in their cells; layer 0 on top."""
     if values.ndim != 2:
         raise ValueError(f"values has shape {values.shape}; needed is (layers, heads)")
     ax.imshow(values, cmap="RdBu_r" if signed else "viridis", vmin=-limit if signed else 0, vmax=limit, aspect="auto")
     for (layer, head), value in np.ndenumerate(values):
+        if abs(value) < least:
+            continue
         dark = abs(value) > 0.6 * limit if signed else value < 0.6 * limit
         text = (fmt % value).replace("0.", ".", 1) if abs(value) < 1 else fmt % value
         ax.text(head, layer, text, ha="center", va="center", fontsize=6.5, color="white" if dark else "black")
