@@ -25,6 +25,18 @@ CHANGES: dict[str, dict[str, Any]] = {
     "192 wide": {"steps": 456, "d_model": 192, "n_heads": 6},
     "small writes": {"steps": 259, "write_scale": 0.01},
     "small writes, 2x rate": {"steps": 259, "write_scale": 0.01, "lr": 6e-3},
+    "AdamW, half rate": {"steps": 368, "optimizer": "adamw", "lr": 1.5e-3},
+    "AdamW, 2x rate": {"steps": 368, "optimizer": "adamw", "lr": 6e-3},
+    "batch of 32": {"steps": 145, "batch_size": 32},
+    "windows of 256, 8 of them": {"steps": 250, "max_positions": 256, "batch_size": 8},
+    "128 wide": {"steps": 877, "d_model": 128, "n_heads": 4},
+    "2 layers": {"steps": 426, "n_layers": 2},
+    "6 layers": {"steps": 172, "n_layers": 6},
+    "untied": {"steps": 275, "tied": False, "position": "learned"},
+    "untied, RoPE": {"steps": 263, "tied": False, "position": "rope"},
+    "cosine to 5 %": {"steps": 259, "schedule": "cosine", "floor": 0.05},
+    "dropout 0.1": {"steps": 259, "dropout": 0.1},
+    "vocabulary of speeches": {"steps": 259, "tokenizer": "english-4k"},
 }
 
 STUDY = Study(
@@ -49,6 +61,7 @@ STUDY = Study(
     arms={name: arm(**{"lr": 3e-3, "warmup": 20, "write_scale": 1.0} | changes) for name, changes in CHANGES.items()},
     run=run,
     seeds=1,
+    more_seeds={"base": 3},
 )
 
 

@@ -15,6 +15,7 @@ STUDIES = (
     "norm_placement",
     "norm_dynamics",
     "recipe",
+    "recipe_by_time",
     "gpt2_english",
     "kv_heads",
     "attention_scores",
