@@ -43,10 +43,10 @@ def emoji_sheet() -> Figure:
 
 
 def attention() -> Figure:
-    """The shipped GPT-2 in the explorer: a head that looks at its own token and at earlier copies of it."""
-    text = "The people of this country are strong. The people of this country are free."
+    """The shipped GPT-2 in the explorer: an induction head that looks at what came next the last time."""
+    text = "Harriet Smith met Mr. Elton in London. Later Harriet Smith"
     maps = maps_of(pretrained.load("gpt2-english"), tokenization.load("prose-4k"), text, start=True)
-    return plot_maps(maps, Selection(layer=0, head=0))
+    return plot_maps(maps, Selection(layer=3, head=3, query=len(maps.queries) - 1))
 
 
 def norm_frames() -> Iterator[Figure]:

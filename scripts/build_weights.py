@@ -30,7 +30,7 @@ from course_lib.pretrained import MODELS, Origin, save
 
 CHECKPOINTS = Path("checkpoints")
 TRAINED_BY = {
-    "gpt2_english": english, "gpt2_tiny": "sparse_bert_tiny": masked_language, "positions": positions,
+    "gpt2_english": english, "sparse_bert_tiny": masked_language, "positions": positions,
 }  # fmt: skip
 
 

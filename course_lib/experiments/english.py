@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from course_lib import corpora, heads, tokenization
 from course_lib.evaluation import next_token_losses
 from course_lib.experiments.study import Outcome, ending, outcome_of, shared_fields
+from course_lib.models.bigram import KneserNeyBigram, count_bigrams
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.training import History, next_token_loss, optimise, windows
@@ -56,6 +57,14 @@ def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None,
     )  # fmt: skip
 
 
+def table_of_pairs(config: Config) -> KneserNeyBigram:
+    """The bigram table counted on an arm's training text: what its loss has to beat."""
+    data = windows(tuple(config.data), "train", config.max_positions, config.tokenizer, start=True)
+    counts = count_bigrams(data.flatten(), tokenization.load(config.tokenizer).vocab_size)
+    counts[:, tokenization.START] = 0  # <s> follows nothing: it begins windows
+    return KneserNeyBigram(counts)
+
+
 def held_out(name: str, length: int, tokenizer: str, every: int = 1, split: str = "validation") -> Tensor:
     """Every `every`-th window of one source that is not for training, (N, length + 1), each after <s>."""
     return windows((name,), split, length, tokenizer, start=True)[::every]
@@ -64,7 +73,7 @@ def held_out(name: str, length: int, tokenizer: str, every: int = 1, split: str 
 @torch.no_grad()
 def losses_by_source(model: nn.Module, config: Config, every: int = 1) -> dict[str, Tensor]:
     """Loss of each held-out token of each source, in nats."""
-    device = next(model.parameters()).device
+    device = next(iter(model.state_dict().values())).device  # a table of counts has buffers alone
     return {
         name: next_token_losses(model, held_out(name, config.max_positions, config.tokenizer, every).to(device)).cpu()
         for name in SOURCES

@@ -35,7 +35,6 @@ CHANGES: dict[str, dict[str, Any]] = {
     "untied": {"steps": 275, "tied": False, "position": "learned"},
     "untied, RoPE": {"steps": 263, "tied": False, "position": "rope"},
     "cosine to 5 %": {"steps": 259, "schedule": "cosine", "floor": 0.05},
-    "dropout 0.1": {"steps": 259, "dropout": 0.1},
     "vocabulary of speeches": {"steps": 259, "tokenizer": "english-4k"},
 }
 

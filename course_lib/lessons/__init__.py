@@ -34,7 +34,9 @@ PARTS = {"The block": 1, "Reach, order, pieces": 4, "Whole models": 7, "Build, l
 LESSONS = (  # number, name, title, question, after, minutes
     Lesson(1, "layernorm_dynamics", "LayerNorm dynamics", "Why does a deep network need a norm, and where?", (), 50),
     Lesson(2, "attention_scoring", "Attention scoring", "Why divide by √d?", (1,), 50),
-    Lesson(3, "multi_head_attention", "Multi-head attention", "What do the heads of a trained GPT-2 do?", (2,), 60),
+    Lesson(
+        3, "multi_head_attention", "Multi-head attention", "Why several heads, and what do they do together?", (2,), 45
+    ),
     Lesson(4, "local_and_global_attention", "Local and global attention", "Can attention cost O(T)?", (3,), 60),
     Lesson(
         5, "positional_encodings", "Positional encodings", "How does a model know the order of its tokens?", (3,), 60

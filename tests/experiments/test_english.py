@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from course_lib import corpora, heads, tokenization
-from course_lib.experiments import english, load
+from course_lib.experiments import english, get_study, load
 from course_lib.experiments.recipe import STUDY as SEARCH
 from course_lib.experiments.recipe import table
 from course_lib.models.gpt2 import GPT2
@@ -108,6 +108,17 @@ def test_an_arm_learns_and_is_judged(monkeypatch):
     stopped = english.train_arm(asdict(config), 0, 2)[1]
     assert set(stopped.metrics) == {"train_seconds", "final_loss", "diverged"}
     assert len(stopped.curve["loss"]) == 2
+
+
+@pytest.mark.slow
+def test_the_table_of_pairs_counts_training_text_and_is_beaten():
+    """The baseline of `kv_heads`, `gpt2_english` and the page of the recipe: 4.70 nats."""
+    shipped = english.Config(**get_study("gpt2_english").arms["GPT-2"])
+    losses = english.losses_by_source(english.table_of_pairs(shipped), shipped, every=2)
+    table = torch.cat([part.flatten() for part in losses.values()]).mean().item()
+    assert table == pytest.approx(4.70, abs=0.01)
+    for name in ("kv_heads", "gpt2_english", "recipe_by_time"):
+        assert all(run["metrics"]["validation_loss"] < table - 0.1 for run in load(name)["arms"])
 
 
 def test_arms_of_the_search_change_what_their_names_say():

@@ -15,9 +15,9 @@ def plot_score_grids(
 ) -> Figure:
     """A grid of small maps: a column for each role, a row for each model; `scores[role][model]` is (layers, heads).
 
-    Scores from 0.2 on stand in their cells. All maps of a role share one scale, from 0 to 1 or to `limits[role]`, so that a trained model can be compared with
-    its controls. Raises ValueError for roles with different models, scores that are not (layers, heads),
-    and a limit of a role that is not there.
+    Scores from 0.2 on stand in their cells. All maps of a role share one scale, from 0 to 1 or to `limits[role]`, so
+    that a trained model can be compared with its controls. Raises ValueError for roles with different models, scores
+    that are not (layers, heads), and a limit of a role that is not there.
     """
     rows = {role: list(models) for role, models in scores.items()}
     names = next(iter(rows.values()), [])

@@ -19,20 +19,6 @@ FAMILIES = {
     "rope": OKABE_ITO[0], "alibi": OKABE_ITO[1], "t5": OKABE_ITO[2], "shaw": OKABE_ITO[3], "sinusoidal": OKABE_ITO[4],
     "learned": OKABE_ITO[5], "none": "black",
 }  # fmt: skip
-T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # quantiles of t for 1 to 9 degrees of freedom
-
-
-def interval(values: ArrayLike) -> tuple[float, float, float]:
-    """Mean of values (N,), such as one for each seed, and its 95 % interval by Student's t: mean, low, high.
-
-    Raises ValueError for another shape, fewer than 2 values or more than 10.
-    """
-    numbers = np.asarray(values, float)
-    if numbers.ndim != 1 or not 2 <= len(numbers) <= len(T_975) + 1:
-        raise ValueError(f"values has shape {numbers.shape}; needed are 2 to {len(T_975) + 1} numbers")
-    mean = float(numbers.mean())
-    half = T_975[len(numbers) - 2] * float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
-    return mean, mean - half, mean + half
 
 
 @dataclass(frozen=True)

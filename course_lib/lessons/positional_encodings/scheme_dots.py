@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from course_lib.lessons.positional_encodings.extrapolation import interval
+from course_lib.experiments.seeds import interval
 from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 
 

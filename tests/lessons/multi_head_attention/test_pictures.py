@@ -6,6 +6,7 @@ import torch
 
 from course_lib.lessons.multi_head_attention.head_plots import plot_ablation, plot_score_grids
 from course_lib.lessons.multi_head_attention.next_token import next_token, plot_next_token
+from course_lib.lessons.multi_head_attention.sharing import plot_sharing
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.tokenization import load as load_tokenizer
 
@@ -14,7 +15,7 @@ def test_score_grids_hold_their_numbers():
     values = {"trained": np.array([[0.25, 0.5]]), "untrained": np.array([[0.1, 0.9]])}
     figure = plot_score_grids({"a": values, "b": values}, title="t", limits={"b": 5.0})
     texts = [[t.get_text() for t in ax.texts] for ax in figure.axes]  # row by row
-    assert texts == [[".25", ".50"], ["0", "0"], [".10", ".90"], ["0", "1"]]
+    assert texts == [[".25", ".50"], ["0", "0"], [".90"], ["0", "1"]]  # below 0.2 a colour is enough
     assert figure.axes[0].images[0].get_clim() == (0, 1)
     assert figure.axes[1].images[0].get_clim() == (0, 5)
     with pytest.raises(ValueError, match="models are"):
@@ -53,3 +54,20 @@ def test_next_token_view():
     assert plot_next_token(three).axes
     with pytest.raises(ValueError, match="text is empty"):
         next_token(model, tokenizer, "", 1.0, 0, 1.0, longest=16)
+
+
+def test_sharing_shows_the_gaps_and_the_caches():
+    losses, cache = {"8": (4.0, 4.1, 4.2), "1": (4.1, 4.3, 4.3)}, {"8": 800.0, "1": 100.0}
+    runs = [
+        {"name": name, "seed": seed, "metrics": {"validation_loss": loss, "cache_bytes": cache[name]}}
+        for name in losses
+        for seed, loss in enumerate(losses[name])
+    ]
+    figure = plot_sharing({"arms": runs}, "8", title="t")
+    loss, bytes_ = figure.axes
+    assert [t.get_text() for t in loss.get_yticklabels()] == ["8", "1"]
+    dots = [line.get_xdata()[0] for line in loss.lines if line.get_marker() == "o"]
+    assert dots == pytest.approx([0, 0.4 / 3])
+    assert [bar.get_width() for bar in bytes_.patches] == [1, 0.125]
+    with pytest.raises(ValueError, match="reference='2'"):
+        plot_sharing({"arms": runs}, "2", title="t")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from course_lib.experiments.seeds import interval
 from course_lib.heads import previous_token
 from course_lib.lessons.positional_encodings.bias_curves import (
     alibi_curves,
@@ -19,9 +20,7 @@ from course_lib.lessons.positional_encodings.bias_curves import (
 )
 from course_lib.lessons.positional_encodings.distance_profile import distance_profile, plot_profiles
 from course_lib.lessons.positional_encodings.extrapolation import (
-    T_975,
     growth_by_position,
-    interval,
     perplexity_by_position,
     plot_by_position,
     plot_growth,
@@ -225,17 +224,6 @@ def test_wavelengths_and_extensions():
     is_labelled(plot_wavelengths(wavelengths(4, 1.5)))  # all turn
 
 
-def test_intervals():
-    mean, low, high = interval([1.0, 2.0, 4.0])
-    half = 4.303 * np.std([1, 2, 4], ddof=1) / 3**0.5
-    assert (mean, low, high) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half))
-    for freedom, t in enumerate(T_975, 1):  # the density of Student's t between -t and t
-        x = np.linspace(-t, t, 200_001)
-        density = math.gamma((freedom + 1) / 2) / math.gamma(freedom / 2) / math.sqrt(freedom * math.pi)
-        density = density * (1 + x**2 / freedom) ** (-(freedom + 1) / 2)
-        assert np.trapezoid(density, x) == pytest.approx(0.95, abs=2e-4)
-
-
 def fake_losses(length=64, seeds=3):
     r = np.random.default_rng(1)
     place = np.arange(1, length + 1)
@@ -345,7 +333,6 @@ def test_heads_by_distance():
         (lambda: rope_steps(Q, K, pairs=(0, 8, 1, 2)), "pairs=(0, 8, 1, 2)"),
         (lambda: wavelengths(16, trained=0), "trained=0"),
         (lambda: wavelengths(16, factor=0.5), "factor=0.5"),
-        (lambda: interval([1.0]), "values has shape (1,)"),
         (lambda: position_edges(10, 11), "trained=11; allowed is 1 to 10, a whole number"),
         (lambda: perplexity_by_position({}), "losses is empty"),
         (lambda: perplexity_by_position({"rope": [1.0]}), "'rope' has shape (1,)"),
