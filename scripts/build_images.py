@@ -27,6 +27,7 @@ from course_lib.viz.lesson_map import plot_lesson_map
 from course_lib.viz.model_maps import maps_of
 from course_lib.viz.plots import use_house_style
 from draw_architecture import plot_architecture
+from draw_recipe import plot_recipe_by_time
 
 IMAGES = shipped("data").parent / "images"
 PAIR = ("pre-norm lr=0.01", "post-norm lr=0.01")
@@ -69,6 +70,7 @@ PICTURES = {
     "attention": attention,
     "emoji10": emoji_sheet,
     "lesson_map": plot_lesson_map,
+    "recipe_by_time": plot_recipe_by_time,
 }
 MOTIONS = {
     "induction": lambda path: gif(induction_frames(), path, seconds=0.4),

@@ -24,8 +24,16 @@ def computed(text: str, temperature: float, top_k: int, top_p: float) -> tuple[s
 
 def test_widgets_of_lesson_03(page: Page, lab: Lab, shots: Path) -> None:
     notebook = open_notebook(page, lab, browser_copy(NOTEBOOK, lab.root))
-    run_all(notebook)
-    sampler = notebook.locator(".course-panel")
+    run_all(notebook, seconds=240)  # an induction head is born there
+    birth, sampler = notebook.locator(".course-panel").all()
+    birth.scroll_into_view_if_needed()
+    expect(birth.locator("img")).to_be_visible()
+    caption, picture = shown(birth)
+    press(birth.get_by_role("slider"), "Home")
+    assert "step 0" in shown(birth)[0].lower()
+    page.screenshot(path=shots / "lesson03-birth.png")
+    press(birth.get_by_role("slider"), "End")
+    assert shown(birth)[1] != picture
     sampler.scroll_into_view_if_needed()
     expect(sampler.locator("img")).to_be_visible()
     text = "My fellow Americans, the state of our"
@@ -50,7 +58,7 @@ def test_widgets_of_lesson_03(page: Page, lab: Lab, shots: Path) -> None:
     page.screenshot(path=shots / "lesson03-explorer.png")
     typed = "We will not fail. We will not tire."
     explorer.get_by_role("textbox").fill(typed)
-    maps = maps_of(pretrained.load("gpt2-english"), tokenization.load("prose-4k"), typed)
+    maps = maps_of(pretrained.load("gpt2-english"), tokenization.load("prose-4k"), typed, start=True)
     last = len(maps.queries) - 1
     expect(explorer.locator(".ae-queries [data-query]")).to_have_count(last + 1)
     settle(explorer)
