@@ -22,7 +22,8 @@ def plot_recipe_by_time() -> Figure:
         color = OKABE_ITO[1] if name.startswith("old") else OKABE_ITO[0]
         step, loss = (np.array(runs[name]["curve"][column])[20:] for column in ("step", "loss"))
         smooth = np.convolve(loss, np.ones(SMOOTH) / SMOOTH, "valid")
-        ax.plot(step[SMOOTH - 1 :] / runs[name]["config"]["steps"] * total, np.exp(smooth), color=color, lw=1, alpha=0.5)
+        time = step[SMOOTH - 1 :] / runs[name]["config"]["steps"] * total
+        ax.plot(time, np.exp(smooth), color=color, lw=1, alpha=0.5)
         held_out = np.exp(runs[name]["metrics"]["validation_loss"])
         ax.plot(total, held_out, "o", color=color)
         label = f"{held_out:.0f}, {'the shipped GPT-2' if name == SHIPPED[0] else name}"
