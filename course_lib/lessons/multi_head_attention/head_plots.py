@@ -31,7 +31,7 @@ def plot_score_grids(
         limit = (limits or {}).get(role, 1.0)
         for row, (name, values) in enumerate(models.items()):
             ax = axes[row, column]
-            fmt, least = ("%.2f", 0.2) if limit <= 2 else ("%.0f", 0.0)  # where all cells are full, none can be read
+            fmt, least = ("%.1f", 0.2) if limit <= 2 else ("%.0f", 0.0)  # more would not fit into a cell
             draw_grid(ax, np.asarray(values, float), limit, fmt, least=least)
             if row == 0:
                 ax.set_title(role, fontsize="small", loc="center")

@@ -12,10 +12,10 @@ from course_lib.tokenization import load as load_tokenizer
 
 
 def test_score_grids_hold_their_numbers():
-    values = {"trained": np.array([[0.25, 0.5]]), "untrained": np.array([[0.1, 0.9]])}
+    values = {"trained": np.array([[0.3, 0.5]]), "untrained": np.array([[0.1, 0.9]])}
     figure = plot_score_grids({"a": values, "b": values}, title="t", limits={"b": 5.0})
     texts = [[t.get_text() for t in ax.texts] for ax in figure.axes]  # row by row
-    assert texts == [[".25", ".50"], ["0", "0"], [".90"], ["0", "1"]]  # below 0.2 a colour is enough
+    assert texts == [[".3", ".5"], ["0", "0"], [".9"], ["0", "1"]]  # below 0.2 a colour is enough
     assert figure.axes[0].images[0].get_clim() == (0, 1)
     assert figure.axes[1].images[0].get_clim() == (0, 5)
     with pytest.raises(ValueError, match="models are"):
