@@ -34,9 +34,9 @@ def oracle(model: object) -> object:
 
     A GPT2LMHeadModel for a GPT2; a GPTNeoXForCausalLM for a Pythia with RoPE (see `pythia_oracle`); BERT or
     RoBERTa-PreLayerNorm for a SparseBert that sees all (see `bert_oracle`); their ModernBertForMaskedLM for ours; a
-    LongformerSelfAttention for a GlobalLocalAttention (see `longformer_oracle`). In eval mode, in the type of `model`, with its readable ("eager")
-    attention. Raises ValueError for a model that has no counterpart there, ImportError where `transformers` is not
-    installed.
+    LongformerSelfAttention for a GlobalLocalAttention (see `longformer_oracle`). In eval mode, in the type of `model`,
+    with its readable ("eager") attention. Raises ValueError for a model that has no counterpart there, ImportError
+    where `transformers` is not installed.
     """
     from course_lib.attention import GlobalLocalAttention
     from course_lib.models.gpt2 import GPT2

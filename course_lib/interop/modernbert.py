@@ -81,8 +81,8 @@ def modernbert_from_transformers(state: Mapping[str, Tensor], n_layers: int) -> 
 def modernbert_oracle(model: ModernBertForMaskedLM) -> Any:
     """Their ModernBertForMaskedLM with the weights of `model`, in eval mode.
 
-    Its attention is the readable one; but for float64 the fused one: the other makes its weights in float32. Queries and
-    keys it turns in float32 all the same, so that in float64 both agree to 1e-6.
+    Its attention is the readable one; but for float64 the fused one: the other makes its weights in float32. It
+    turns queries and keys in float32 all the same, so that in float64 both agree to 1e-6.
     """
     from transformers import ModernBertConfig
     from transformers import ModernBertForMaskedLM as Theirs

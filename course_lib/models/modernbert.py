@@ -77,7 +77,7 @@ class ModernBert(nn.Module):
         init_weights(self, config.seed, gains={"blocks.*.attention.out_proj": shrink, "blocks.*.mlp.down": shrink})
 
     def forward(self, ids: Tensor, *, key_mask: Tensor | None = None) -> Tensor:
-        """ids (B, T) -> (B, T, C); key_mask (B, T) is True for tokens that count, not padding, which may be anywhere."""
+        """ids (B, T) -> (B, T, C); key_mask (B, T) is True for tokens that count, not padding at either end."""
         check_ids(ids, self.config.vocab_size)
         places, _ = places_of(ids, self.config.n_layers, None, key_mask, None)
         x = self.embedding_norm(self.embedding(ids))  # (B, T, C)

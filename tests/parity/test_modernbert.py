@@ -1,4 +1,4 @@
-"""Our ModernBERT against `transformers`' ModernBertForMaskedLM, through the mappers, both ways: logits, all gradients."""
+"""Our ModernBERT against `transformers`' ModernBertForMaskedLM, mapped both ways: logits and all gradients."""
 
 import re
 

@@ -1,0 +1,97 @@
+"""What the studies of masked English share: a ModernBERT on shipped text, judged on held-out documents."""
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_lib import tokenization
+from course_lib.experiments.study import Outcome, ending, outcome_of, shared_fields
+from course_lib.masking import masked_batches, masked_loss, masked_losses
+from course_lib.models.modernbert import ModernBertConfig, ModernBertForMaskedLM
+from course_lib.training import History, optimise, windows
+from course_lib.training.recipes import SOURCES, Recipe
+
+JUDGED_RATE = 0.15  # share of the tokens that is hidden when a model is judged, whatever it was trained with
+SEED_OF_HELD_OUT = 0  # the same tokens are hidden for all arms and seeds
+
+
+@dataclass(frozen=True)
+class Config(Recipe):
+    """One arm: a ModernBERT, its text, and the recipe."""
+
+    data: tuple[str, ...] = tuple(SOURCES)
+    tokenizer: str = "prose-4k"
+    length: int = 128  # tokens a window, <s> included
+    rate: float = 0.3  # share of the tokens that is hidden while training, as in ModernBERT; BERT's is 0.15
+    d_model: int = 192
+    n_heads: int = 6
+    n_layers: int = 6
+    d_ff: int | None = None
+    global_every: int = 3
+    local_attention: int = 128
+
+
+def model_of(config: Config, seed: int) -> ModernBertForMaskedLM:
+    """The network of an arm, with the weights of `seed`."""
+    vocab_size = tokenization.load(config.tokenizer).vocab_size
+    sizes = shared_fields(config, ModernBertConfig)
+    return ModernBertForMaskedLM(ModernBertConfig(**sizes, vocab_size=vocab_size, seed=seed))
+
+
+def fit(model: ModernBertForMaskedLM, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
+    """Train on the windows of an arm, hidden anew at each step, as `optimise` says."""
+    data = windows(tuple(config.data), "train", config.length - 1, config.tokenizer, start=True)
+    batches = masked_batches(data, config.batch_size, model.config.vocab_size, config.rate, seed)
+    return optimise(
+        model, batches, masked_loss, config, seed, stop_at,
+        optimizer=config.optimizer, schedule=config.schedule, floor=config.floor, **options,
+    )  # fmt: skip
+
+
+def held_out(name: str, config: Config, every: int = 1) -> Tensor:
+    """Every `every`-th window of one source that is not for training, (N, T), each beginning with <s>."""
+    return windows((name,), "validation", config.length - 1, config.tokenizer, start=True)[::every]
+
+
+def losses_by_source(model: ModernBertForMaskedLM, config: Config, every: int = 1) -> dict[str, Tensor]:
+    """Loss in nats of each hidden token of the held-out windows of each source: BERT's 15 %, the same for all arms."""
+    device, vocab_size = next(model.parameters()).device, model.config.vocab_size
+    return {
+        name: masked_losses(
+            model, held_out(name, config, every).to(device), vocab_size, JUDGED_RATE, SEED_OF_HELD_OUT, 32
+        ).cpu()
+        for name in SOURCES
+    }
+
+
+def train_arm(
+    config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, **options: Any
+) -> tuple[ModernBertForMaskedLM, Outcome]:
+    """Train one arm: the model, and the outcome with its losses on held-out text, each source's too.
+
+    `every` judges it on that part of the held-out windows. A run that is stopped early is not judged.
+    """
+    arm = Config(**config)
+    model = model_of(arm, seed)
+    begin = time.perf_counter()
+    history = fit(model, arm, seed, stop_at, progress=False, **options)
+    metrics = {"train_seconds": time.perf_counter() - begin} | ending(history)
+    if stop_at is None and not history.diverged:
+        losses = losses_by_source(model, arm, every)
+        metrics |= {"validation_loss": torch.cat([part.flatten() for part in losses.values()]).mean().item()}
+        metrics |= {f"{name}_loss": part.mean().item() for name, part in losses.items()}
+    return model, outcome_of(model, history, metrics)
+
+
+def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
+    """`train_arm`, without the model."""
+    return train_arm(config, seed, stop_at)[1]
+
+
+def arm(**changes: Any) -> dict[str, Any]:
+    """An arm's whole config as JSON values."""
+    values = asdict(Config(**changes))
+    return values | {"data": list(values["data"])}
