@@ -19,6 +19,7 @@ from course_lib.experiments import (
     english,
     get_study,
     load,
+    masked_english,
     masked_language,
     norm_placement,
     positions,
@@ -30,7 +31,8 @@ from course_lib.pretrained import MODELS, Origin, save
 
 CHECKPOINTS = Path("checkpoints")
 TRAINED_BY = {
-    "gpt2_english": english, "gpt2_tiny": "sparse_bert_tiny": masked_language, "positions": positions,
+    "gpt2_english": english, "sparse_bert_tiny": masked_language, "positions": positions,
+    "modernbert_english": masked_english,
 }  # fmt: skip
 
 

@@ -1,15 +1,17 @@
 """What the studies of masked English share: a ModernBERT on shipped text, judged on held-out documents."""
 
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib import tokenization
 from course_lib.experiments.study import Outcome, ending, outcome_of, shared_fields
-from course_lib.masking import masked_batches, masked_loss, masked_losses
+from course_lib.masking import hide, masked_batches, masked_loss, masked_losses
+from course_lib.models.bigram import KneserNeyBigram, count_bigrams
 from course_lib.models.modernbert import ModernBertConfig, ModernBertForMaskedLM
 from course_lib.training import History, optimise, windows
 from course_lib.training.recipes import SOURCES, Recipe
@@ -41,10 +43,14 @@ def model_of(config: Config, seed: int) -> ModernBertForMaskedLM:
     return ModernBertForMaskedLM(ModernBertConfig(**sizes, vocab_size=vocab_size, seed=seed))
 
 
+def text(config: Config) -> Tensor:
+    """The windows (N, T) that an arm is trained on, each beginning with <s>."""
+    return windows(tuple(config.data), "train", config.length - 1, config.tokenizer, start=True)
+
+
 def fit(model: ModernBertForMaskedLM, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
     """Train on the windows of an arm, hidden anew at each step, as `optimise` says."""
-    data = windows(tuple(config.data), "train", config.length - 1, config.tokenizer, start=True)
-    batches = masked_batches(data, config.batch_size, model.config.vocab_size, config.rate, seed)
+    batches = masked_batches(text(config), config.batch_size, model.config.vocab_size, config.rate, seed)
     return optimise(
         model, batches, masked_loss, config, seed, stop_at,
         optimizer=config.optimizer, schedule=config.schedule, floor=config.floor, **options,
@@ -67,6 +73,50 @@ def losses_by_source(model: ModernBertForMaskedLM, config: Config, every: int = 
     }
 
 
+def table_losses_by_source(config: Config, every: int = 1) -> dict[str, Tensor]:
+    """The same of a table that sees both true neighbours: P(token | before) P(after | token), a two-sided bigram.
+
+    Its P is `KneserNeyBigram`, counted on the text of the arm. The neighbours are the true ones, even where the model
+    finds a mask; the last token of a window has only one.
+    """
+    vocab_size = tokenization.load(config.tokenizer).vocab_size
+    counted = KneserNeyBigram(count_bigrams(text(config)[:, 1:].flatten(), vocab_size))
+    follows = counted(torch.arange(vocab_size))  # (V, V): log P(column | row)
+    losses = {}
+    for name in SOURCES:
+        shown = held_out(name, config, every)
+        hidden = hide(shown, vocab_size, JUDGED_RATE, SEED_OF_HELD_OUT)
+        before, after = (shown.gather(1, (hidden.at + d).clamp(max=shown.shape[1] - 1)) for d in (-1, 1))
+        last = hidden.at == shown.shape[1] - 1
+        parts = []
+        for rows in zip(before, after, last, hidden.targets, strict=True):  # a window at a time: (M, V) is small
+            b, a, end, truth = rows
+            both = follows[b] + follows[:, a].T.masked_fill(end.unsqueeze(1), 0.0)
+            parts.append(nn.functional.cross_entropy(both, truth, reduction="none"))
+        losses[name] = torch.stack(parts)
+    return losses
+
+
+class StepTimes:
+    """Called before each step: keeps the CPU seconds of this process's steps, so that what else runs counts little."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._begun: float | None = None
+
+    def __call__(self, step: int, model: nn.Module) -> None:
+        now = time.process_time()
+        if self._begun is not None:
+            self.seconds.append(now - self._begun)
+        self._begun = now
+
+
+def mean_losses(losses: dict[str, Tensor], suffix: str) -> dict[str, float]:
+    """Means of `losses_by_source`: of all tokens as validation_`suffix`, and each source's own."""
+    whole = torch.cat([part.flatten() for part in losses.values()]).mean().item()
+    return {f"validation_{suffix}": whole} | {f"{name}_{suffix}": part.mean().item() for name, part in losses.items()}
+
+
 def train_arm(
     config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, **options: Any
 ) -> tuple[ModernBertForMaskedLM, Outcome]:
@@ -74,15 +124,15 @@ def train_arm(
 
     `every` judges it on that part of the held-out windows. A run that is stopped early is not judged.
     """
-    arm = Config(**config)
+    arm, times = Config(**config), StepTimes()
     model = model_of(arm, seed)
-    begin = time.perf_counter()
-    history = fit(model, arm, seed, stop_at, progress=False, **options)
-    metrics = {"train_seconds": time.perf_counter() - begin} | ending(history)
+    history = fit(model, arm, seed, stop_at, progress=False, on_step=times, **options)
+    metrics: dict[str, float | None] = {**ending(history)}
+    if times.seconds:
+        metrics["cpu_seconds_per_step"] = statistics.median(times.seconds)
     if stop_at is None and not history.diverged:
-        losses = losses_by_source(model, arm, every)
-        metrics |= {"validation_loss": torch.cat([part.flatten() for part in losses.values()]).mean().item()}
-        metrics |= {f"{name}_loss": part.mean().item() for name, part in losses.items()}
+        metrics |= mean_losses(losses_by_source(model, arm, every), "loss")
+        metrics |= mean_losses(table_losses_by_source(arm, every), "two_sided")
     return model, outcome_of(model, history, metrics)
 
 

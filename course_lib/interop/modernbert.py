@@ -89,21 +89,16 @@ def modernbert_oracle(model: ModernBertForMaskedLM) -> Any:
 
     config = model.config
     thetas = {"full_attention": config.global_theta, "sliding_attention": config.local_theta}
-    no_tokens: dict[str, Any] = dict.fromkeys(
-        ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")
-    )  # a padding row would get no gradient
+    sizes: dict[str, Any] = {
+        "vocab_size": config.vocab_size, "hidden_size": config.d_model, "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads, "intermediate_size": config.d_ff or 3 * config.d_model // 2,
+        "global_attn_every_n_layers": config.global_every, "local_attention": config.local_attention,
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
+    }  # fmt: skip
+    # A padding row of the embedding would get no gradient; and ids of special tokens may lie beyond a small vocabulary.
+    sizes |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
     with torch.random.fork_rng([]):  # their first weights are drawn, and thrown away
-        theirs = Theirs(
-            ModernBertConfig(
-                vocab_size=config.vocab_size, hidden_size=config.d_model, num_hidden_layers=config.n_layers,
-                num_attention_heads=config.n_heads, intermediate_size=config.d_ff or 3 * config.d_model // 2,
-                global_attn_every_n_layers=config.global_every, local_attention=config.local_attention,
-                rope_parameters={
-                    kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()
-                },
-                **no_tokens,
-            )
-        ).eval()  # fmt: skip
+        theirs = Theirs(ModernBertConfig(**sizes)).eval()
     weight = model.encoder.embedding.weight
     theirs.set_attn_implementation("sdpa" if weight.dtype == torch.float64 else "eager")
     theirs.to(weight)  # first: float64 weights would be rounded on their way into float32

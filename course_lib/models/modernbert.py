@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.attention.arguments import AttentionFn
 from course_lib.attention.local import local_attention
 from course_lib.attention.multi_head import MultiHeadAttention, check_heads
 from course_lib.attention.sdpa import attention
+from course_lib.attention.unpadded import packed, spread, unpadded_attention
 from course_lib.checks import check_above, check_at_least, check_even, check_sizes
 from course_lib.init import init_weights
 from course_lib.mlp import GatedMLP
@@ -33,6 +35,7 @@ class ModernBertConfig:
     local_attention: int = 128  # the others see half of it on either side, the last one included
     global_theta: float = 160_000.0  # of RoPE, where distances may be large
     local_theta: float = 10_000.0
+    unpad: bool = False  # padding is left out of all but the attention: the same result, sooner
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,8 +64,9 @@ class ModernBert(nn.Module):
 
     A pre-norm encoder without biases: embedding, a norm, blocks of attention with RoPE and a GeGLU, a last norm. Local
     layers cost O(T radius). The first block has no norm before its attention: the embedding's stands there already.
-    What blocks write begins smaller by sqrt(2 n_layers). Raises ValueError in forward for ids that are not (B, T)
-    integers of the vocabulary, and a key_mask that does not fit.
+    What blocks write begins smaller by sqrt(2 n_layers). With `unpad`, what comes out at padding is 0, and a GPU waits
+    to count the tokens. Raises ValueError in forward for ids that are not (B, T) integers of the vocabulary, and a
+    key_mask that does not fit.
     Source: Warner et al. 2024, "Smarter, Better, Faster, Longer", section 2.1.
     """
 
@@ -80,10 +84,13 @@ class ModernBert(nn.Module):
         """ids (B, T) -> (B, T, C); key_mask (B, T) is True for tokens that count, not padding at either end."""
         check_ids(ids, self.config.vocab_size)
         places, _ = places_of(ids, self.config.n_layers, None, key_mask, None)
-        x = self.embedding_norm(self.embedding(ids))  # (B, T, C)
+        counted = key_mask if self.config.unpad else None
+        x = self.embedding(ids if counted is None else packed(ids, counted))  # (B, T, C) or (1, N, C)
+        x = self.embedding_norm(x)
         for block in self.blocks:
             x = block(x, places)
-        return self.final_norm(x)
+        x = self.final_norm(x)
+        return x if counted is None else spread(x, counted)  # (B, T, C)
 
 
 class ModernBertForMaskedLM(nn.Module):
@@ -121,13 +128,14 @@ def _norm(config: ModernBertConfig) -> LayerNorm:
 def _block(config: ModernBertConfig, layer: int) -> TransformerBlock:
     see_all = config.is_global(layer)
     theta = config.global_theta if see_all else config.local_theta
+    attend: AttentionFn = attention if see_all else partial(local_attention, radius=config.radius)
     return TransformerBlock(
         MultiHeadAttention(
             config.d_model,
             config.n_heads,
             bias=False,
             position=RotaryPosition(config.d_model // config.n_heads, theta),
-            attention_fn=attention if see_all else partial(local_attention, radius=config.radius),
+            attention_fn=partial(unpadded_attention, attention_fn=attend) if config.unpad else attend,
         ),
         GatedMLP(config.d_model, config.d_ff or 3 * config.d_model // 2, activation="gelu"),
         (nn.Identity() if layer == 0 else _norm(config), _norm(config)),

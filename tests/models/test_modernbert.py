@@ -91,6 +91,39 @@ def test_what_stands_in_padding_changes_no_bit(side, local_attention):
     assert torch.allclose(model(IDS, key_mask=torch.ones_like(keys)), model(IDS), atol=2e-5)
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("local_attention", [6, 60])
+def test_unpadding_is_padding_without_the_work(side, local_attention):
+    """The same logits and gradients; but for the attention nothing is computed for padding."""
+    plain = small(local_attention=local_attention).double()
+    other = ModernBertForMaskedLM(config(local_attention=local_attention, unpad=True)).double()
+    other.load_state_dict(plain.state_dict())
+    keys = torch.ones(2, 100, dtype=torch.bool)
+    keys[0, 9:] = False
+    keys[1, 80:] = False
+    keys = keys if side == "right" else keys.flip(1)
+    shapes = []
+    for module in (other.encoder.blocks[1].mlp, other.encoder.blocks[2].attention.q_proj):
+        module.register_forward_pre_hook(lambda module, args: shapes.append(tuple(args[0].shape)))
+    want, got = plain(IDS, key_mask=keys), other(IDS, key_mask=keys)
+    assert shapes == [(1, 89, 16)] * 2
+    assert relative_error(got[keys], want[keys]) < 1e-12
+    assert not other.encoder(IDS, key_mask=keys)[~keys].any()
+    for logits in (want, got):
+        F.cross_entropy(logits[keys], IDS[keys]).backward()
+    for p, q in zip(plain.parameters(), other.parameters(), strict=True):
+        assert relative_error(q.grad, p.grad) < 1e-10
+    assert relative_error(other(IDS), plain(IDS)) < 1e-12  # nothing to leave out
+    assert shapes[-1] == (2, 100, 16)
+    with record_attention(other) as seen, record_attention(plain) as wanted:
+        other(IDS, key_mask=keys)
+        plain(IDS, key_mask=keys)
+    rows = keys[:, None, :, None].expand(-1, 2, -1, 100)  # what padding itself looks at says nothing
+    assert all(torch.allclose(seen[name][rows], wanted[name][rows]) for name in wanted)
+    at = torch.tensor([[keys[0].nonzero()[3].item()], [50]])
+    assert relative_error(other(IDS, at=at, key_mask=keys), plain(IDS, at=at, key_mask=keys)) < 1e-12
+
+
 def test_places_are_those_of_the_whole():
     model = small()
     at = torch.tensor([[5, 0, 99], [17, 17, 42]])
@@ -219,6 +252,7 @@ def test_under_autocast():
         (lambda: config(local_theta=math.inf), "local_theta=inf; it must be above 1 and finite"),
         (lambda: small()(IDS[0]), "ids is torch.int64 (100,); needed is int64 or int32 (B, T)"),
         (lambda: small()(IDS + 1), "with vocab_size=23 the last is 22"),
+        (lambda: small(unpad=True)(IDS, key_mask=IDS), "key_mask is torch.int64 (2, 100); needed is bool (2, 100)"),
         (lambda: small()(IDS, key_mask=IDS), "key_mask is torch.int64 (2, 100); needed is bool (2, 100)"),
         (lambda: small()(IDS, at=IDS[:1]), "at is torch.int64 (1, 100); needed is int64 (2, M)"),
         (lambda: small()(IDS, at=IDS + 90), "the text has 100 tokens"),
