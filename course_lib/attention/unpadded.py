@@ -28,8 +28,8 @@ def unpadded_attention(
     """`attention_fn` for packed tokens: q (1, H, N, D), k and v alike -> (1, H, N, Dv), key_mask (B, T) with N Trues.
 
     They are spread to rows with padding for the attention alone, in which a token sees its own row; what comes before
-    and after, projections, MLPs and norms, then costs nothing for padding. The other arguments are those of the rows, as
-    in `AttentionFn`; weights are (B, H, T, T). Without a key_mask nothing is packed.
+    and after, projections, MLPs and norms, then costs nothing for padding. The other arguments are those of the rows,
+    as in `AttentionFn`; weights are (B, H, T, T). Without a key_mask nothing is packed.
     Source: Warner et al. 2024, "Smarter, Better, Faster, Longer" (ModernBERT), section 2.1.3.
     """
     given: dict[str, Any] = {

@@ -22,6 +22,8 @@ STUDIES = (
     "retrieval",
     "long_documents",
     "positions",
+    "modernbert_english",
+    "alternation",
 )
 
 

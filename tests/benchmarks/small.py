@@ -9,6 +9,7 @@ SMALL = {
     "training_step": {"d_model": 8, "d_ff": 12, "n_layers": 3, "batch": 6},
     "gpt2_step": {"vocab_size": 11, "d_model": 8, "n_heads": 2, "n_layers": 2, "batch": 3, "length": 5},
     "pythia_step": {"vocab_size": 11, "d_model": 16, "n_heads": 2, "n_layers": 2, "batch": 3, "length": 5},
+    "modernbert_step": {"vocab_size": 11, "d_model": 16, "n_heads": 2, "n_layers": 2, "batch": 3, "length": 150},
     "decoding": {"d_model": 64, "batch": 2, "length": 7},
     "local": {"length": 96, "radius": 6, "head_dim": 4},
 }
