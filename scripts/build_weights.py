@@ -19,8 +19,8 @@ from course_lib.experiments import (
     english,
     get_study,
     load,
-    masked_english,
     masked_language,
+    modernbert_english,
     norm_placement,
     positions,
     record,
@@ -32,7 +32,7 @@ from course_lib.pretrained import MODELS, Origin, save
 CHECKPOINTS = Path("checkpoints")
 TRAINED_BY = {
     "gpt2_english": english, "sparse_bert_tiny": masked_language, "positions": positions,
-    "modernbert_english": masked_english,
+    "modernbert_english": modernbert_english,
 }  # fmt: skip
 
 

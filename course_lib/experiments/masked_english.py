@@ -32,7 +32,7 @@ class Config(Recipe):
     n_heads: int = 6
     n_layers: int = 6
     d_ff: int | None = None
-    global_every: int = 3
+    global_every: int | None = 3
     local_attention: int = 128
 
 
@@ -82,6 +82,7 @@ def table_losses_by_source(config: Config, every: int = 1) -> dict[str, Tensor]:
     vocab_size = tokenization.load(config.tokenizer).vocab_size
     counted = KneserNeyBigram(count_bigrams(text(config)[:, 1:].flatten(), vocab_size))
     follows = counted(torch.arange(vocab_size))  # (V, V): log P(column | row)
+    leads_to = follows.T.contiguous()
     losses = {}
     for name in SOURCES:
         shown = held_out(name, config, every)
@@ -91,7 +92,7 @@ def table_losses_by_source(config: Config, every: int = 1) -> dict[str, Tensor]:
         parts = []
         for rows in zip(before, after, last, hidden.targets, strict=True):  # a window at a time: (M, V) is small
             b, a, end, truth = rows
-            both = follows[b] + follows[:, a].T.masked_fill(end.unsqueeze(1), 0.0)
+            both = follows[b] + leads_to[a].masked_fill(end.unsqueeze(1), 0.0)
             parts.append(nn.functional.cross_entropy(both, truth, reduction="none"))
         losses[name] = torch.stack(parts)
     return losses
@@ -110,6 +111,10 @@ class StepTimes:
             self.seconds.append(now - self._begun)
         self._begun = now
 
+    def metric(self) -> dict[str, float]:
+        """The median as a metric; nothing where no step was measured."""
+        return {"cpu_seconds_per_step": statistics.median(self.seconds)} if self.seconds else {}
+
 
 def mean_losses(losses: dict[str, Tensor], suffix: str) -> dict[str, float]:
     """Means of `losses_by_source`: of all tokens as validation_`suffix`, and each source's own."""
@@ -118,21 +123,18 @@ def mean_losses(losses: dict[str, Tensor], suffix: str) -> dict[str, float]:
 
 
 def train_arm(
-    config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, **options: Any
+    config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, kind: type[Config] = Config, **options: Any
 ) -> tuple[ModernBertForMaskedLM, Outcome]:
     """Train one arm: the model, and the outcome with its losses on held-out text, each source's too.
 
     `every` judges it on that part of the held-out windows. A run that is stopped early is not judged.
     """
-    arm, times = Config(**config), StepTimes()
+    arm, times = kind(**config), StepTimes()
     model = model_of(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False, on_step=times, **options)
-    metrics: dict[str, float | None] = {**ending(history)}
-    if times.seconds:
-        metrics["cpu_seconds_per_step"] = statistics.median(times.seconds)
+    metrics = ending(history) | times.metric()
     if stop_at is None and not history.diverged:
         metrics |= mean_losses(losses_by_source(model, arm, every), "loss")
-        metrics |= mean_losses(table_losses_by_source(arm, every), "two_sided")
     return model, outcome_of(model, history, metrics)
 
 
@@ -142,7 +144,12 @@ def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
 
 
 def arm(**changes: Any) -> dict[str, Any]:
-    """An arm's whole config as JSON values; without `write_scale`, which this model does not have."""
-    values = asdict(Config(**changes))
+    """An arm's whole config as JSON values."""
+    return as_json(Config(**changes))
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """The fields as JSON values; without `write_scale`, which this model does not have."""
+    values = asdict(config)
     del values["write_scale"]  # its stream is normalised from the start: a tenth changed no loss of a pilot by 0.01
     return values | {"data": list(values["data"])}

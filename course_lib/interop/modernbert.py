@@ -92,7 +92,10 @@ def modernbert_oracle(model: ModernBertForMaskedLM) -> Any:
     sizes: dict[str, Any] = {
         "vocab_size": config.vocab_size, "hidden_size": config.d_model, "num_hidden_layers": config.n_layers,
         "num_attention_heads": config.n_heads, "intermediate_size": config.d_ff or 3 * config.d_model // 2,
-        "global_attn_every_n_layers": config.global_every, "local_attention": config.local_attention,
+        "local_attention": config.local_attention,
+        "layer_types": [
+            "full_attention" if config.is_global(i) else "sliding_attention" for i in range(config.n_layers)
+        ],
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
     }  # fmt: skip
     # A padding row of the embedding would get no gradient; and ids of special tokens may lie beyond a small vocabulary.

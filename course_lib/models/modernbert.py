@@ -31,7 +31,7 @@ class ModernBertConfig:
     n_heads: int = 6
     n_layers: int = 6
     d_ff: int | None = None  # None: 3/2 d_model, of each of the two halves of the MLP
-    global_every: int = 3  # layers 0, 3, 6, ... see all tokens; with 1 every layer does
+    global_every: int | None = 3  # layers 0, 3, 6, ... see all tokens; with 1 every layer does, with None no one
     local_attention: int = 128  # the others see half of it on either side, the last one included
     global_theta: float = 160_000.0  # of RoPE, where distances may be large
     local_theta: float = 10_000.0
@@ -39,8 +39,9 @@ class ModernBertConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        sizes = {"vocab_size": self.vocab_size, "n_layers": self.n_layers, "global_every": self.global_every}
-        check_sizes(**sizes)
+        check_sizes(vocab_size=self.vocab_size, n_layers=self.n_layers)
+        if self.global_every is not None:
+            check_sizes(global_every=self.global_every)
         check_at_least("local_attention", self.local_attention, 0)
         if self.d_ff is not None:
             check_sizes(d_ff=self.d_ff)
@@ -56,7 +57,7 @@ class ModernBertConfig:
 
     def is_global(self, layer: int) -> bool:
         """Whether the tokens of a layer, counted from 0, see all others."""
-        return layer % self.global_every == 0
+        return self.global_every is not None and layer % self.global_every == 0
 
 
 class ModernBert(nn.Module):

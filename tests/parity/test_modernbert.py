@@ -22,6 +22,7 @@ SIZES = {
     "every one": {"global_every": 1, "n_layers": 2},
     "one of all": {"vocab_size": 5, "d_model": 8, "n_heads": 1, "n_layers": 1},
     "narrow mlp, odd window": {"d_ff": 10, "n_heads": 2, "local_attention": 37, "n_layers": 3},
+    "no one": {"global_every": None, "n_layers": 2},
     "itself alone": {"local_attention": 0, "n_layers": 2},
 }
 # Where a token sees itself alone, its query and key are asked nothing.
@@ -50,7 +51,8 @@ def of(name, **fields):
 
 def theirs_of(config, attention="sdpa"):
     """Their model, built here and not by `interop`. Its eager attention makes weights in float32."""
-    kinds = ["full_attention" if i % config.global_every == 0 else "sliding_attention" for i in range(config.n_layers)]
+    every = config.global_every or 99
+    kinds = ["sliding_attention" if i % every or every == 99 else "full_attention" for i in range(config.n_layers)]
     thetas = {"full_attention": config.global_theta, "sliding_attention": config.local_theta}
     return Theirs(
         TheirConfig(
