@@ -123,13 +123,13 @@ def mean_losses(losses: dict[str, Tensor], suffix: str) -> dict[str, float]:
 
 
 def train_arm(
-    config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, kind: type[Config] = Config, **options: Any
+    config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, **options: Any
 ) -> tuple[ModernBertForMaskedLM, Outcome]:
     """Train one arm: the model, and the outcome with its losses on held-out text, each source's too.
 
     `every` judges it on that part of the held-out windows. A run that is stopped early is not judged.
     """
-    arm, times = kind(**config), StepTimes()
+    arm, times = Config(**config), StepTimes()
     model = model_of(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False, on_step=times, **options)
     metrics = ending(history) | times.metric()

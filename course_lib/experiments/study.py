@@ -24,6 +24,7 @@ STUDIES = (
     "positions",
     "modernbert_english",
     "alternation",
+    "alternation",
 )
 
 
