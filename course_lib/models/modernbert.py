@@ -24,7 +24,7 @@ from course_lib.transformer_block import TransformerBlock
 
 @dataclass(frozen=True)
 class ModernBertConfig:
-    """Sizes of a ModernBert; __post_init__ raises ValueError on what cannot be. The defaults make 3.2 million."""
+    """Sizes of a ModernBert; __post_init__ raises ValueError on what cannot be. The defaults make 2.7 million."""
 
     vocab_size: int = 4000
     d_model: int = 192
