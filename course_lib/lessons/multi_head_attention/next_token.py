@@ -52,9 +52,7 @@ def next_token(
     was_training = model.training
     model.eval()
     try:
-        logits = model(torch.tensor([[START, *ids[1 - longest :]]], device=next(model.parameters()).device))[
-            0, -1
-        ].cpu()
+        logits = model(torch.tensor([[START, *ids[1 - longest :]]], device=next(model.parameters()).device))[0, -1].cpu()
     finally:
         model.train(was_training)
     plain = next_token_probabilities(logits)
