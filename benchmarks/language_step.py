@@ -1,6 +1,6 @@
 """One training step of a language model against that of `transformers` with the same weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,8 +64,11 @@ class LanguageStep(Step):
         return {"loss": loss} | compared
 
 
-def step_race(model: nn.Module, from_theirs: Renamed, setting: Setting, device: torch.device) -> Race:
-    """Ours against its oracle, with the fused and the eager attention of `transformers`.
+def step_race(
+    model: nn.Module, from_theirs: Renamed, setting: Setting, device: torch.device,
+    attentions: Sequence[str] = ("sdpa", "eager"),
+) -> Race:  # fmt: skip
+    """Ours against its oracle, with the fused and the eager attention of `transformers`, or those of `attentions`.
 
     `setting`: vocab_size, batch, length, dtype ("float32", "bfloat16": autocast); `from_theirs` gives a state dict of
     the oracle our names.
@@ -80,7 +83,7 @@ def step_race(model: nn.Module, from_theirs: Renamed, setting: Setting, device: 
         return from_theirs({name.removeprefix("model."): gradient for name, gradient in gradients.items()})
 
     theirs = {}
-    for attention in ("sdpa", "eager"):
+    for attention in attentions:
         rival: Any = oracle(model)
         rival.set_attn_implementation(attention)
         theirs[f"transformers, {attention}"] = LanguageStep(Logits(rival), ids, dtype, renamed)

@@ -113,6 +113,30 @@ def test_the_loss_is_of_the_hidden_tokens_alone():
     assert model.table.weight.grad.abs().sum(1).nonzero().flatten().tolist() == shown.tolist()
 
 
+def test_a_batch_that_asks_for_nothing_has_loss_zero_and_no_gradient():
+    batch = hide(WINDOWS[:6], V, 0.15, 0)
+    model, nothing = Table(), batch._replace(targets=torch.full_like(batch.targets, NOT_ASKED))
+    loss, metrics = masked_loss(model, nothing)
+    loss.backward()
+    assert (loss.item(), metrics["accuracy"].item()) == (0.0, 0.0)
+    assert not model.table.weight.grad.any()
+    half = batch._replace(targets=batch.targets.where(batch.at < 40, NOT_ASKED))
+    asked = model(batch.ids, at=batch.at)[batch.at < 40]
+    want = F.cross_entropy(asked, batch.targets[batch.at < 40])
+    assert masked_loss(model, half)[0].item() == pytest.approx(want.item(), rel=1e-5)
+
+
+def test_both_rates_are_judged_on_the_same_hidden_tokens():
+    """A run at 15 % and one at 30 % learn from other tokens; `masked_losses` hides by the rate that it is told."""
+    low, high = (masked_batches(WINDOWS, 8, V, rate, seed=4)(0) for rate in (0.15, 0.3))
+    assert torch.equal(low.ids.scatter(1, low.at, low.targets), high.ids.scatter(1, high.at, high.targets))
+    assert (low.at.shape[1], high.at.shape[1]) == (10, 19)
+    first, second = Table(), Table()
+    second.load_state_dict(first.state_dict())
+    got = [masked_losses(model, WINDOWS[:6], V, 0.15, seed=9) for model in (first, second)]
+    assert torch.equal(*got)
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
 def test_losses_token_by_token(batch_size):
     model = Table()

@@ -76,8 +76,12 @@ def block_of(radius: int) -> int:
 
 
 def is_short(q: Tensor, block: int) -> bool:
-    """Whether three blocks are the whole text: then all pairs are fewer than those in blocks."""
-    return q.shape[-2] <= 3 * block
+    """Whether four blocks are the whole text: then all pairs are at most a third more than those in blocks.
+
+    That costs less than keys which are copied for each of three blocks: at four, a training step of a ModernBERT on
+    256 tokens took 0.86 of its time in bfloat16 and 0.99 in float32.
+    """
+    return q.shape[-2] <= 4 * block
 
 
 def with_triangle(mask: Mask | None, causal: bool) -> Pattern | None:

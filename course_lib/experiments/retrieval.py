@@ -71,7 +71,7 @@ def fit(model: SparseBert, config: Config, seed: int, stop_at: int | None = None
 def answers(model: SparseBert, config: Config) -> tuple[Tensor, Tensor]:
     """Distances in tokens and right answers (bool) of all questions in texts made of held-out sentences."""
     batches = needles(length=config.length, n_questions=config.n_questions, **HELD_OUT)  # type: ignore[arg-type]
-    device = model.embedding.weight.device
+    device = next(model.parameters()).device
     distances, right = [], []
     for step in range(HELD_OUT_BATCHES):
         batch = batches(step)

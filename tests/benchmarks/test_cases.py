@@ -150,6 +150,27 @@ def test_a_step_of_a_language_model_counts_its_products_and_moves(name, setting)
     assert list(race.rivals) == ["transformers, sdpa", "transformers, eager"]
 
 
+@pytest.mark.parametrize("wrong", ["", "window", "halves", "theta"])
+def test_a_step_of_another_modernbert_is_refused(wrong):
+    case = small("modernbert_step")
+    race = case.race(case.settings[0] | {"length": 150}, CPU)
+    (ours,) = race.ours.values()
+    assert list(race.rivals) == ["transformers, sdpa"]
+    assert race.rivals["transformers, sdpa"].model.model.config._attn_implementation == "sdpa"
+    block = ours.model.encoder.blocks[1]  # a local one
+    if wrong == "window":
+        block.attention.attention_fn.keywords["radius"] += 1
+    if wrong == "halves":
+        block.mlp.gate, block.mlp.up = block.mlp.up, block.mlp.gate
+    if wrong == "theta":
+        block.attention.position.theta = 160_000.0
+    if not wrong:
+        check_agreement(race)
+        return
+    with pytest.raises(Disagreement):
+        check_agreement(race)
+
+
 @pytest.mark.parametrize(("name", "setting"), LANGUAGE_STEPS)
 @pytest.mark.parametrize("wrong", ["no mask", "another activation", "no position", "another placement"])
 def test_another_language_model_is_refused(wrong, name, setting):

@@ -35,7 +35,7 @@ ROW_FIELDS = {
     "rival_peak_share",
 }
 FIELDS = {"case", "question", "repeats", "hardware", "versions", "date", "rows"}
-STEPS = ("training_step", "gpt2_step", "pythia_step")
+STEPS = ("training_step", "gpt2_step", "pythia_step", "modernbert_step")
 
 
 @pytest.mark.parametrize("name", CASES)

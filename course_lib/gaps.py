@@ -1,0 +1,52 @@
+"""Gaps in a sentence of one's own, filled by a masked language model: what it thinks of, and how likely."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from course_lib.checks import check_range
+from course_lib.corpora.cloze import GAP
+from course_lib.tokenization import END, MASK, SPECIAL, START, Tokenizer
+from course_lib.tokenization.tokenizer import SPACE
+
+_BREAK = "\n"  # stands alone in every vocabulary: what is around it is cut as it would be around a word
+
+
+class Filling(NamedTuple):
+    """The likeliest pieces for one gap, best first: as they would be read, and their probabilities."""
+
+    pieces: list[str]
+    probabilities: list[float]
+
+
+def with_gaps(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Ids of `text` between <s> and </s>, with <mask> for each gap, "____": one piece is asked for, its space included.
+
+    Line breaks count as spaces. Raises ValueError where `text` has no gap, and as `Tokenizer.encode` does.
+    """
+    if not isinstance(text, str) or GAP not in text:
+        raise ValueError(f"text={text!r} has no gap; write {GAP} for the word that is asked for")
+    pieces = tokenizer.encode(text.replace(_BREAK, " ").replace(GAP, _BREAK))
+    gap, space = (tokenizer.encode(_BREAK)[-1], tokenizer.encode(_BREAK)[0])
+    kept = [i for i, then in zip(pieces, [*pieces[1:], END], strict=True) if (i, then) != (space, gap)]
+    return [START, *(MASK if i == gap else i for i in kept), END]
+
+
+@torch.no_grad()
+def fill_gaps(model: nn.Module, tokenizer: Tokenizer, text: str, count: int = 5) -> list[Filling]:
+    """The `count` likeliest pieces for each gap of `text`, in order; special tokens are left out of the list.
+
+    `model` maps ids (1, T) and places `at` (1, M) to logits (1, M, V), in eval mode; it is not told what stands in the
+    other gaps. Probabilities are those among all tokens. Raises ValueError as `with_gaps`, and for a count outside 1 to
+    the number of pieces.
+    """
+    check_range("count", count, 1, tokenizer.vocab_size - len(SPECIAL))
+    ids = torch.tensor([with_gaps(text, tokenizer)], device=next(model.parameters()).device)  # (1, T)
+    at = (ids == MASK).nonzero()[:, 1].unsqueeze(0)  # (1, M)
+    shares = model(ids, at=at)[0].float().softmax(-1).cpu()  # (M, V)
+    best = shares[:, len(SPECIAL) :].topk(count)
+    return [
+        Filling([tokenizer.piece(i + len(SPECIAL)).removeprefix(SPACE) for i in row], values)
+        for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    ]
