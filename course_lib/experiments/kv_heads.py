@@ -3,17 +3,17 @@
 from typing import Any
 
 import torch
-from torch import nn
 
 from course_lib.experiments.english import arm, train_arm
 from course_lib.experiments.study import Outcome, Study
+from course_lib.models.gpt2 import GPT2
 
 # d_ff takes up what the smaller key and value projections leave: parameters equal to less than 0.1 %.
 KV_HEADS = {"MHA, 8 key heads": (8, 768), "GQA, 2 key heads": (2, 912), "MQA, 1 key head": (1, 936)}
 
 
 @torch.no_grad()
-def cache_bytes(model: nn.Module) -> int:
+def cache_bytes(model: GPT2) -> int:
     """Bytes of all layers' caches for one text of max_positions tokens, measured from their tensors."""
     caches = model.new_caches()
     device = next(model.parameters()).device
@@ -24,6 +24,7 @@ def cache_bytes(model: nn.Module) -> int:
 def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
     """Train one arm, and measure its cache."""
     model, outcome = train_arm(config, seed, stop_at, every=2)
+    assert isinstance(model, GPT2)
     outcome.metrics = dict(outcome.metrics) | {"cache_bytes": float(cache_bytes(model))}
     return outcome
 
