@@ -1,0 +1,154 @@
+"""How many pieces: vocabularies of two languages, judged by what a small language model does with them in equal seconds."""
+
+import math
+import random
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from course_lib import corpora, tokenization
+from course_lib.evaluation import next_token_losses
+from course_lib.experiments.study import Outcome, Study, ending, outcome_of
+from course_lib.models.gpt2 import GPT2, GPT2Config
+from course_lib.tokenization.alphabet import train_small
+from course_lib.tokenization.measures import measure
+from course_lib.training import History, next_token_loss, optimise
+from course_lib.training.recipes import Recipe
+
+SECONDS = 48.0  # of one core, for each training
+# Seconds of a step: medians of 25, on one thread, measured in turns beside other processes.
+STEP_SECONDS = {500: 0.062, 1000: 0.066, 2000: 0.075, 4000: 0.096, 8000: 0.140, 16000: 0.270}
+
+
+@dataclass(frozen=True)
+class Config(Recipe):
+    """One arm: a vocabulary, the share of the text that it is made of, and a GPT-2 on the whole text; 0 steps: none."""
+
+    steps: int = 0
+    language: str = "en"
+    model_type: str = "unigram"
+    vocab_size: int = 2000
+    share: float = 1.0
+    max_positions: int = 64
+    d_model: int = 128
+    n_heads: int = 4
+    n_layers: int = 2
+
+
+@cache
+def vocabulary(language: str, model_type: str, vocab_size: int, share: float, seed: int) -> tokenization.Tokenizer:
+    """The vocabulary of an arm, made of `share` of the training sentences, drawn by `seed`."""
+    texts = list(corpora.sentence_pairs("train")[language])
+    if share < 1:
+        texts = random.Random(seed).sample(texts, round(share * len(texts)))
+    return train_small(texts, vocab_size, add_dummy_prefix=language == "en", model_type=model_type)
+
+
+def vocabulary_of(config: Config, seed: int) -> tokenization.Tokenizer:
+    """`vocabulary` of an arm; of the whole text it is the same for all seeds."""
+    return vocabulary(
+        config.language, config.model_type, config.vocab_size, config.share, seed if config.share < 1 else 0
+    )
+
+
+def windows(config: Config, tokenizer: tokenization.Tokenizer, split: str) -> Tensor:
+    """Windows (N, max_positions + 1) of the sentences of `split`, each followed by </s>."""
+    encoded = map(tokenizer.encode, corpora.sentence_pairs(split)[config.language])
+    return corpora.token_windows(encoded, config.max_positions + 1, tokenization.END)
+
+
+def fit(model: GPT2, config: Config, ids: Tensor, seed: int, stop_at: int | None = None) -> History:
+    """Train on the windows `ids`."""
+    batches = corpora.shuffled_batches((ids,), config.batch_size, seed)
+    return optimise(
+        model, batches, next_token_loss, config, seed, stop_at,
+        optimizer=config.optimizer, schedule=config.schedule, floor=config.floor, progress=False,
+    )  # fmt: skip
+
+
+def kneser_ney_nats(train: Tensor, held_out: Tensor, vocab_size: int) -> float:
+    """Mean loss of `models.bigram.KneserNeyBigram` on the pairs within rows of held_out (N, T), without its table V x V.
+
+    Pairs within the rows of `train` are counted.
+    """
+    pairs, counts = (train[:, :-1] * vocab_size + train[:, 1:]).unique(return_counts=True)
+    first, second, counts = pairs // vocab_size, pairs % vocab_size, counts.double()
+    discount = (counts == 1).sum() / ((counts == 1).sum() + 2 * (counts == 2).sum())
+    zeros = torch.zeros(vocab_size, dtype=torch.double)
+    seen, followers = zeros.index_add(0, first, counts), zeros.index_add(0, first, torch.ones_like(counts))
+    before = zeros.index_add(0, second, torch.ones_like(counts)) + 1
+    a, b = held_out[:, :-1].flatten(), held_out[:, 1:].flatten()
+    code = a * vocab_size + b
+    at = torch.searchsorted(pairs, code).clamp(max=len(pairs) - 1)
+    count = torch.where(pairs[at] == code, counts[at], 0.0)
+    kept = seen - discount * followers
+    spread = torch.where(kept > 0, 1 - kept / seen.clamp(min=1), 1.0)
+    row = torch.where(kept[a] > 0, (count - discount).clamp(min=0) / seen[a].clamp(min=1), 0.0)
+    return -(row + spread[a] * before[b] / before.sum()).log().mean().item()
+
+
+def intrinsic(config: Config, tokenizer: tokenization.Tokenizer) -> dict[str, float]:
+    """What needs no model: the measures of the vocabulary on held-out sentences."""
+    train, held_out = (corpora.sentence_pairs(split)[config.language] for split in ("train", "validation"))
+    found = asdict(measure(tokenizer.pieces, tokenizer.vocab_size, train, held_out))
+    return {name: found[name] for name in ("characters_per_token", "fertility", "single_share")} | {
+        "unigram_bits_per_character": found["bits_per_character"]
+    }
+
+
+def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
+    """Make the vocabulary of one arm, train the model, and judge both on the 6,000 held-out sentences."""
+    arm = Config(**config)
+    tokenizer = vocabulary_of(arm, seed)
+    metrics: dict[str, float | None] = dict(intrinsic(arm, tokenizer)) if stop_at is None else {}
+    if arm.steps == 0:
+        return Outcome(0, {"step": [], "loss": []}, metrics)
+    sizes = {name: getattr(arm, name) for name in ("vocab_size", "max_positions", "d_model", "n_heads", "n_layers")}
+    model = GPT2(GPT2Config(**sizes, write_scale=arm.write_scale, seed=seed))
+    ids = windows(arm, tokenizer, "train")
+    history = fit(model, arm, ids, seed, stop_at)
+    metrics |= ending(history)
+    if stop_at is None and not history.diverged:
+        held_out = windows(arm, tokenizer, "validation")
+        texts = corpora.sentence_pairs("validation")[arm.language]
+        tokens = sum(len(tokenizer.encode(text)) + 1 for text in texts)  # the end of a sentence is foretold too
+        bits = tokens / math.log(2)
+        loss = next_token_losses(model, held_out).mean().item()
+        metrics |= {"validation_loss": loss, "bits_per_character": loss * bits / sum(map(len, texts))}
+        metrics |= {"bits_per_sentence": loss * bits / len(texts), "epochs": arm.steps * arm.batch_size / len(ids)}
+        table = kneser_ney_nats(ids, held_out, arm.vocab_size)
+        metrics |= {"bigram_bits_per_character": table * bits / sum(map(len, texts))}
+    return outcome_of(model, history, metrics)
+
+
+def arm(language: str, model_type: str, vocab_size: int, share: float = 1.0) -> dict[str, Any]:
+    """An arm's whole config: as many steps as SECONDS have room for, and none where less than all text is used."""
+    steps = round(SECONDS / STEP_SECONDS[vocab_size]) if share == 1 else 0
+    return asdict(
+        Config(steps=steps, language=language, model_type=model_type, vocab_size=vocab_size, share=share, warmup=30)
+    )
+
+
+LANGUAGES = ("en", "ja")
+TRAINED = [("unigram", size) for size in (500, 1000, 2000, 4000, 8000)] + [("bpe", size) for size in (2000, 16000)]
+PARTS = {"a sixteenth": 1 / 16, "a fourth": 1 / 4}  # of the sentences, for the vocabulary alone
+ARMS = {f"{lang} {kind} {size}": arm(lang, kind, size) for lang in LANGUAGES for kind, size in TRAINED} | {
+    f"{lang} {kind} {size}, of {name}": arm(lang, kind, size, share)
+    for lang in LANGUAGES
+    for kind, size in (("unigram", 500), ("unigram", 2000), ("bpe", 2000))
+    for name, share in PARTS.items()
+}
+
+STUDY = Study(
+    name="vocabulary_size",
+    question=(
+        "How many pieces should a vocabulary have, if a small language model is trained with it for 48 seconds of one "
+        "core on 48,000 everyday sentences, in English or in their Japanese translation?"
+    ),
+    prediction="",
+    arms=ARMS,
+    run=run,
+)
