@@ -23,11 +23,12 @@ Pair = tuple[str, str]
 class BPE:
     """A trained BPE: its `merges` are the pieces that were joined from two, in the order learned.
 
-    `prefix` puts a space before a text. `decode(encode(text))` is `text`, but "▁", the mark of a space, becomes one.
+    `counts` says how often each pair stood in the texts when it was merged; encoding does not need it. `prefix` puts a space before a text. `decode(encode(text))` is `text`, but "▁", the mark of a space, becomes one.
     """
 
     merges: tuple[str, ...]
     prefix: bool = True
+    counts: tuple[int, ...] = ()
 
     @cached_property
     def rank(self) -> dict[str, int]:
@@ -104,7 +105,7 @@ def train_plain(texts: Iterable[str], n_merges: int, prefix: bool = True) -> BPE
     """
     counts = count_words(texts, prefix)
     words = {word: list(word) for word in counts}
-    merges: dict[str, None] = {}  # in the order learned
+    merges: dict[str, int] = {}  # in the order learned, with their counts
     while len(merges) < check_at_least("n_merges", n_merges, 0):
         pairs: Counter[Pair] = Counter()
         for word, pieces in words.items():
@@ -114,6 +115,6 @@ def train_plain(texts: Iterable[str], n_merges: int, prefix: bool = True) -> BPE
         if not new:
             break
         best = min(new, key=lambda pair: preference(pair, pairs[pair]))
-        merges["".join(best)] = None
+        merges["".join(best)] = pairs[best]
         words = {word: merge(pieces, best) for word, pieces in words.items()}
-    return BPE(tuple(merges), prefix)
+    return BPE(tuple(merges), prefix, tuple(merges.values()))

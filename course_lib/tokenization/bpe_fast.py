@@ -27,7 +27,7 @@ def train_bpe(texts: Iterable[str], n_merges: int, prefix: bool = True) -> BPE:
             where[pair].add(number)
     heap = [preference(pair, count) for pair, count in pairs.items()]
     heapq.heapify(heap)
-    learned: dict[str, None] = {}
+    learned: dict[str, int] = {}
     while heap and len(learned) < n_merges:
         negative, _, piece, best = heapq.heappop(heap)
         if piece in learned or not pairs[best]:
@@ -35,10 +35,10 @@ def train_bpe(texts: Iterable[str], n_merges: int, prefix: bool = True) -> BPE:
         if pairs[best] != -negative:
             heapq.heappush(heap, preference(best, pairs[best]))
             continue
-        learned[piece] = None
+        learned[piece] = pairs[best]
         for pair in _merge_everywhere(best, words, counts, pairs, where):
             heapq.heappush(heap, preference(pair, pairs[pair]))
-    return BPE(tuple(learned), prefix)
+    return BPE(tuple(learned), prefix, tuple(learned.values()))
 
 
 def _merge_everywhere(

@@ -72,6 +72,20 @@ class Lattice:
             sums.append(_log_sum([sums[e.start] + alpha * e.score for e in edges]))
         return sums
 
+    def marginals(self, alpha: float = 1.0) -> dict[Edge, float]:
+        """The probability that a cut, drawn as `sample` draws it, has each edge: sums forward times sums backward.
+
+        Over many texts they are the expected counts from which the training estimates new scores (EM). Raises
+        ValueError as `forward`.
+        """
+        sums, after = self.forward(alpha), [-math.inf] * len(self.text) + [0.0]
+        found = {}
+        for place in range(len(self.text), 0, -1):
+            for e in self.ending[place]:
+                found[e] = math.exp(sums[e.start] + alpha * e.score + after[place] - sums[-1])
+                after[e.start] = _log_sum([after[e.start], alpha * e.score + after[place]])
+        return found
+
     def sample(self, generator: random.Random, alpha: float = 1.0) -> Cut:
         """A cut with a probability in proportion to exp(alpha · score): sums forward, then drawn piece by piece backward.
 

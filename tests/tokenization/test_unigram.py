@@ -98,6 +98,16 @@ def test_samples_have_the_exact_probabilities(alpha):
     assert chi < 28  # of 9 degrees of freedom: a right sampler is above in 1 of 1,000 seeds
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])
+def test_marginals_are_shares_of_all_cuts(alpha):
+    lattice = small_lattice()
+    cuts = {cut: math.exp(alpha * sum(e.score for e in cut)) for cut in every_cut(lattice)}
+    found = lattice.marginals(alpha)
+    assert set(found) == {edge for edges in lattice.ending for edge in edges}
+    for edge, share in found.items():
+        assert share == pytest.approx(sum(w for cut, w in cuts.items() if edge in cut) / sum(cuts.values()))
+
+
 def test_samples_are_like_sentencepieces():
     unigram, processor = UNIGRAMS["japanese-8k"], PROCESSORS["japanese-8k"]
     lattice, generator, draws = unigram.lattice("そこから"), random.Random(1), 4000
