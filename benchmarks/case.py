@@ -12,7 +12,7 @@ from torch import Tensor
 
 Setting = dict[str, Any]
 Run = Callable[[], Mapping[str, Tensor]]
-CASES = ("norms", "training_step", "gpt2_step", "pythia_step", "decoding", "local")
+CASES = ("norms", "training_step", "gpt2_step", "pythia_step", "decoding", "local", "bpe")
 AGAIN = "again: "  # before the name of a rival's copy
 
 
