@@ -13,16 +13,15 @@ from course_lib import corpora
 from course_lib.tokenization.bpe import count_words, train_plain
 from course_lib.tokenization.bpe_fast import train_bpe
 
-BYTES = 1_000_000
 ALIKE = 0.02  # tokenizers breaks ties by the numbers of pieces: its pieces are other ones, as long on average
 
 
-def megabyte(language: str) -> list[str]:
-    """The first training sentences, a million bytes of them."""
+def first_sentences(language: str, most: int) -> list[str]:
+    """The first training sentences, up to `most` bytes of them."""
     texts, size = [], 0
     for text in corpora.sentence_pairs("train")[language]:
         size += len(text.encode())
-        if size > BYTES:
+        if size > most:
             break
         texts.append(text)
     return texts
@@ -75,9 +74,10 @@ def run_of(train: str, texts: Sequence[str], n_merges: int, prefix: bool, shape:
 
 
 def race(setting: Setting, device: torch.device) -> Race:
-    """`setting`: rival ("train_plain", "sentencepiece", "tokenizers"), language ("en", "ja"), merges."""
+    """`setting`: rival ("train_plain", "sentencepiece", "tokenizers"), language ("en", "ja"), bytes, merges."""
     shape = "length" if setting["rival"] == "tokenizers" else "merges"
-    rest = (megabyte(setting["language"]), setting["merges"], setting["language"] == "en", shape)
+    texts = first_sentences(setting["language"], setting["bytes"])
+    rest = (texts, setting["merges"], setting["language"] == "en", shape)
     ours: dict[str, Run] = {"train_bpe": partial(run_of, "train_bpe", *rest)}
     return Race(
         ours=ours, rivals={setting["rival"]: partial(run_of, setting["rival"], *rest)}, dtype=torch.float32,
@@ -89,9 +89,9 @@ CASE = Case(
     name="bpe",
     question="How long does a BPE train on a megabyte of text: ours, counting again each time, and two libraries?",
     settings=[
-        {"rival": "train_plain", "language": "en", "merges": 300},
+        {"rival": "train_plain", "language": "en", "bytes": 1_000_000, "merges": 200},
         *(
-            {"rival": rival, "language": language, "merges": 4000}
+            {"rival": rival, "language": language, "bytes": 1_000_000, "merges": 4000}
             for rival in ("sentencepiece", "tokenizers")
             for language in ("en", "ja")
         ),
