@@ -25,10 +25,11 @@ def frequent_characters(texts: Iterable[str], most: int, coverage: float = COVER
     return "".join(kept)
 
 
-def cut_at_others(texts: Iterable[str], kept: str) -> list[str]:
-    """The parts of `texts` that consist of the characters `kept`."""
-    others = re.compile(f"[^{re.escape(kept)}]")
-    return [part for text in texts for part in others.split(text) if part]
+def without_others(texts: Iterable[str], kept: str) -> list[str]:
+    """`texts` with a line break for each run of other characters than `kept`: no piece reaches over it, and no word
+    begins behind it, as one would in a text of its own."""
+    others = re.compile(f"[^{re.escape(kept)}]+")
+    return [others.sub("\n", text) for text in texts]
 
 
 def train_small(
@@ -44,5 +45,5 @@ def train_small(
     room = check_at_least("vocab_size", vocab_size, LEAST + 7) - LEAST
     kept = frequent_characters(texts, room // 2)
     return train(
-        cut_at_others(texts, kept), vocab_size, coverage=1.0, add_dummy_prefix=add_dummy_prefix, model_type=model_type
+        without_others(texts, kept), vocab_size, coverage=1.0, add_dummy_prefix=add_dummy_prefix, model_type=model_type
     )

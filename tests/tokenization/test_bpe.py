@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import sentencepiece
@@ -74,7 +75,7 @@ def two_ways(texts, bpe):
     for piece in bpe.merges:
         pairs = {}
         for word, pieces in words.items():
-            for pair in zip(pieces, pieces[1:], strict=False):
+            for pair in pairwise(pieces):
                 pairs[pair] = pairs.get(pair, 0) + count_words(texts)[word]
         made = [pair for pair in pairs if "".join(pair) == piece]
         best = min(made, key=lambda pair: preference(pair, pairs[pair]))

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from course_lib import corpora, tokenization
-from course_lib.tokenization.alphabet import cut_at_others, frequent_characters, train_small
+from course_lib.tokenization.alphabet import without_others, frequent_characters, train_small
 from course_lib.tokenization.cards import card, card_table, settings_of
 from course_lib.tokenization.measures import WORDS, is_single, measure
 
@@ -54,7 +54,11 @@ def test_a_small_vocabulary_of_any_language(texts, size, model_type):
 def test_the_alphabet_is_the_most_frequent_characters():
     assert frequent_characters(["aaab", "bbc"], 2) == "ab"
     assert frequent_characters(["b" * 9 + "a"], 5, coverage=0.9) == "b"
-    assert cut_at_others(["ab-c", "--", "a]b^"], "abc]^") == ["ab", "c", "a]b^"]
+    assert without_others(["ab-c", "--", "a]b^"], "abc]^") == ["ab\nc", "\n", "a]b^"]
+    made, whole = train_small(EN, 300), " ".join(["", *EN])
+    starts = [piece for piece in map(made.piece, range(261, 300)) if piece.startswith("▁") and len(piece) > 2]
+    assert starts
+    assert all(piece.replace("▁", " ") in whole for piece in starts)  # what follows a rare character begins no word
     with pytest.raises(ValueError, match="vocab_size=269"):
         train_small(EN, 269)
     with pytest.raises(ValueError, match="does not fit the texts"):

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
-from course_lib.checks import check_at_least
 from course_lib.lessons.tokenizer_training.tiles import label
 from course_lib.tokenization.unigram import Cut, Edge, Unigram
 from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
@@ -27,9 +26,8 @@ class LatticeView:
 def lattice_view(unigram: Unigram, text: str, alpha: float = 1.0) -> LatticeView:
     """Compute the lattice of `text`. Raises ValueError for an empty or long one, and as `Lattice.marginals`."""
     lattice = unigram.lattice(text)
-    length = check_at_least("characters of text", len(lattice.text), 1)
-    if length > LONGEST:
-        raise ValueError(f"text has {length} characters; the picture holds {LONGEST}")
+    if not 1 <= len(lattice.text) <= LONGEST:
+        raise ValueError(f"text has {len(lattice.text)} characters; the picture holds 1 to {LONGEST}")
     return LatticeView(lattice.text, lattice.marginals(alpha), lattice.best(), lattice.count())
 
 
