@@ -35,7 +35,7 @@ def without_others(texts: Iterable[str], kept: str) -> list[str]:
 def train_small(
     texts: Iterable[str], vocab_size: int, *, add_dummy_prefix: bool = True, model_type: str = "unigram"
 ) -> Tokenizer:
-    """`tokenization.train` for any size from 270: at most half of the room goes to single characters, the rest to pieces.
+    """`tokenization.train` for any size from 270: at most half of the room goes to single characters.
 
     Japanese has some two thousand characters; SentencePiece gives a piece to each that makes up its coverage, of at
     least 98 %, and refuses a vocabulary that they would fill. Here the rarer ones are spelled in bytes. Raises

@@ -23,7 +23,8 @@ Pair = tuple[str, str]
 class BPE:
     """A trained BPE: its `merges` are the pieces that were joined from two, in the order learned.
 
-    `counts` says how often each pair stood in the texts when it was merged; encoding does not need it. `prefix` puts a space before a text. `decode(encode(text))` is `text`, but "▁", the mark of a space, becomes one.
+    `prefix` puts a space before a text. `counts` says how often each pair stood in the texts when it was merged;
+    encoding does not need it. `decode(encode(text))` is `text`, but "▁", the mark of a space, becomes one.
     """
 
     merges: tuple[str, ...]

@@ -10,7 +10,7 @@ from course_lib.tokenization.bpe import BPE, Pair, count_words, merge, preferenc
 
 
 def train_bpe(texts: Iterable[str], n_merges: int, prefix: bool = True) -> BPE:
-    """Learn what `bpe.train_plain` learns, fast: counts are kept, and each merge visits only the words that have its pair.
+    """Learn what `bpe.train_plain` learns, fast: counts are kept, and a merge visits only the words that have its pair.
 
     A pair is born with all its places, by the merge that makes one of its two pieces; from then on its count can only
     fall. So it lies in a heap once, under a count that may be too high: when it comes up, that count is compared with

@@ -27,7 +27,7 @@ class Settings:
 
 
 def settings_of(tokenizer: Tokenizer) -> Settings:
-    """Read the settings in the model's bytes: a protocol buffer, TrainerSpec in field 2 and NormalizerSpec in field 3."""
+    """Read them in the model's bytes: a protocol buffer with TrainerSpec in field 2, NormalizerSpec in field 3."""
     parts = dict(_fields(tokenizer.model))  # of a field that comes again, such as a piece, the last
     trainer, normaliser = (dict(_fields(parts.get(number, b""))) for number in (2, 3))
     return Settings(
@@ -41,7 +41,7 @@ def settings_of(tokenizer: Tokenizer) -> Settings:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Number and value of each field of a protocol buffer: an integer, or bytes. The format has four kinds of values."""
+    """Number and value of each field of a protocol buffer: an integer, or bytes. There are four kinds of values."""
     at = 0
     while at < len(data):
         key, at = _integer(data, at)

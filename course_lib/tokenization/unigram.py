@@ -1,7 +1,7 @@
 """The unigram model's own lattice: all ways to cut a text into pieces, the best ones, and samples.
 
-A text's cut has the log probability that its pieces' scores sum to; the vocabulary is trained (`tokenization.train`), not
-here. Source: Kudo 2018, "Subword Regularization", sections 3.2 and 3.3.
+A text's cut has the log probability that its pieces' scores sum to; the vocabulary is trained elsewhere
+(`tokenization.train`). Source: Kudo 2018, "Subword Regularization", sections 3.2 and 3.3.
 """
 
 import math
@@ -42,7 +42,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Lattice:
-    """All pieces that could stand in a text of `length` characters: `ending[i]` are those that end after character i."""
+    """All pieces that could stand in a text: `ending[i]` are those that end after i of its characters."""
 
     text: str
     ending: tuple[tuple[Edge, ...], ...]  # of places 0 to length; the first is empty
@@ -63,7 +63,7 @@ class Lattice:
     def forward(self, alpha: float = 1.0) -> list[float]:
         """Log of the sum over all cuts of the text before each place of exp(alpha · score): Kudo 2018, section 3.2.
 
-        At alpha = 1 the last is the log probability of the text, however it is cut. Raises ValueError for alpha below 0.
+        At alpha = 1 the last is the log probability of the text, however it is cut. Raises ValueError for alpha < 0.
         """
         if not alpha >= 0:
             raise ValueError(f"alpha={alpha}; it must be 0 or more")
@@ -87,7 +87,7 @@ class Lattice:
         return found
 
     def sample(self, generator: random.Random, alpha: float = 1.0) -> Cut:
-        """A cut with a probability in proportion to exp(alpha · score): sums forward, then drawn piece by piece backward.
+        """A cut with a probability in proportion to exp(alpha · score): sums forward, then a piece at a time backward.
 
         alpha 1 draws by the model, 0 draws all cuts alike, a large one the best. Raises ValueError as `forward`.
         """

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from course_lib import corpora, tokenization
-from course_lib.tokenization.alphabet import without_others, frequent_characters, train_small
+from course_lib.tokenization.alphabet import frequent_characters, train_small, without_others
 from course_lib.tokenization.cards import card, card_table, settings_of
 from course_lib.tokenization.measures import WORDS, is_single, measure
 
@@ -13,7 +13,7 @@ EN, JA = (list(corpora.sentence_pairs("train")[language][:1500]) for language in
 
 
 def test_measures_by_hand():
-    # training: a a b, and an end a text; held out: a b. Chances of 3 pieces and the end: (2+1), (1+1), (0+1), (2+1) of 9
+    # Training: a a b, and two ends; held out: a b and its end. Counts plus one: a 3, b 2, c 1, end 3, of 9.
     found = measure(list, 3, ["aa", "b"], ["ab"])
     bits = -(math.log2(3 / 9) + math.log2(2 / 9) + math.log2(3 / 9))
     assert found.bits_per_character == pytest.approx(bits / 2)
@@ -27,7 +27,9 @@ def test_measures_by_hand():
 
 
 def test_longer_pieces_cost_fewer_bits_a_character():
-    sizes = [measure(t.pieces, t.vocab_size, EN[:1000], EN[1000:]) for t in (train_small(EN[:1000], n) for n in (300, 900))]
+    sizes = [
+        measure(t.pieces, t.vocab_size, EN[:1000], EN[1000:]) for t in (train_small(EN[:1000], n) for n in (300, 900))
+    ]
     assert sizes[0].characters_per_token < sizes[1].characters_per_token
     assert sizes[0].bits_per_character > sizes[1].bits_per_character
     assert sizes[0].single_share > sizes[1].single_share

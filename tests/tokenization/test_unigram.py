@@ -113,9 +113,7 @@ def test_samples_are_like_sentencepieces():
     lattice, generator, draws = unigram.lattice("そこから"), random.Random(1), 4000
     sentencepiece.set_random_generator_seed(0)
     mine = Counter("|".join(lattice.sample(generator, 0.4).pieces) for _ in range(draws))
-    theirs = Counter(
-        "|".join(processor.sample_encode_as_pieces("そこから", -1, 0.4)) for _ in range(draws)
-    )
+    theirs = Counter("|".join(processor.sample_encode_as_pieces("そこから", -1, 0.4)) for _ in range(draws))
     assert lattice.count() == 4
     for cut in mine | theirs:
         assert mine[cut] / draws == pytest.approx(theirs[cut] / draws, abs=0.045)  # four standard errors of a half

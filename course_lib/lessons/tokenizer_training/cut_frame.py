@@ -31,7 +31,7 @@ class Vocabularies:
     _made: dict[tuple[str, str, int], tuple[Tokenizer, Measures]] = field(default_factory=dict)
 
     def get(self, language: str, model_type: str, vocab_size: int) -> tuple[Tokenizer, Measures]:
-        """The vocabulary and its measures on held-out sentences. Raises ValueError where the sentences cannot fill it."""
+        """The vocabulary and its measures on held-out sentences. Raises ValueError where sentences cannot fill it."""
         key = (language, model_type, vocab_size)
         if key not in self._made:
             train, held = (corpora.sentence_pairs(split) for split in ("train", "validation"))
@@ -78,7 +78,9 @@ def plot_cut(view: CutView) -> Figure:
     colour = colours(view.pieces)
     for row, numbers in enumerate(lines):
         draw_tiles(axes[0, 0], view.pieces, numbers, -row - 1.0, colour, set())
-    first = f"{view.language}, {view.vocab_size:,} pieces: {view.characters} characters become {len(view.pieces)} tokens"
+    first = (
+        f"{view.language}, {view.vocab_size:,} pieces: {view.characters} characters become {len(view.pieces)} tokens"
+    )
     n = view.measures
     headline(figure, f"{first}\n(held-out sentences: {n.characters_per_token:.2f} characters a token, "
              f"{n.bits_per_character:.2f} bits a character)")  # fmt: skip

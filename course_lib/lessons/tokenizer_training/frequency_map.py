@@ -68,7 +68,7 @@ def vocabulary(tokenizer: Tokenizer) -> set[str]:
 
 
 def plot_frequency_map(view: FrequencyMap, title: str = "") -> Figure:
-    """Colours: share of the strings that are pieces. Marked strings stand at their place: a dot is a piece, a ring none."""
+    """Colours: share of the strings that are pieces. Marked strings stand at their place: a dot is a piece."""
     figure, axes = new_figure(size=(9.2, 3.9))
     ax = axes[0, 0]
     mesh = ax.pcolormesh(view.edges, np.arange(len(LENGTHS) + 1) + LENGTHS[0] - 0.5, view.share, cmap="viridis",

@@ -43,8 +43,9 @@ def plot_lattice(view: LatticeView) -> Figure:
         ax.add_patch(Arc((edge.start + wide / 2, 0), wide * 0.94, 2 * high, theta1=0, theta2=180, color=colour,
                          lw=0.6 + 4 * share, alpha=1.0 if edge in chosen else 0.35 + 0.65 * share))  # fmt: skip
         if wide > 1 or edge in chosen:
-            ax.annotate(f"{share:.0%}" if share >= 0.005 else "", (edge.start + wide / 2, high), xytext=(0, 2 + 2 * share),
-                        textcoords="offset points", ha="center", va="bottom", fontsize="x-small", color=colour)  # fmt: skip
+            said = f"{share:.0%}" if share >= 0.005 else ""
+            ax.annotate(said, (edge.start + wide / 2, high), xytext=(0, 2 + 2 * share), textcoords="offset points",
+                        ha="center", va="bottom", fontsize="x-small", color=colour)  # fmt: skip
     for i, character in enumerate(view.characters):
         ax.text(i + 0.5, -0.28, label(character), ha="center", va="center", fontsize="large")
     for edge in view.best.edges:
@@ -52,6 +53,7 @@ def plot_lattice(view: LatticeView) -> Figure:
     ax.plot(np.arange(len(view.characters) + 1), np.zeros(len(view.characters) + 1), "o", color="black", ms=3)
     ax.set(xlim=(-0.2, len(view.characters) + 0.2), ylim=(-0.8, 0.62 * longest + 0.35))
     ax.axis("off")
-    headline(figure, f"{view.count:,} ways to cut it; the best has {len(view.best.edges)} pieces and a score of "
-             f"{view.best.score:.1f} nats\n(an arc is a piece, as thick as the share of probability that passes it)")  # fmt: skip
+    best = f"the best has {len(view.best.edges)} pieces and a score of {view.best.score:.1f} nats"
+    note = "(an arc is a piece, as thick as the share of probability that passes it)"
+    headline(figure, f"{view.count:,} ways to cut it; {best}\n{note}")
     return figure

@@ -15,7 +15,7 @@ LONGEST = 40
 
 @dataclass(frozen=True)
 class Step:
-    """One merge that changed the text: when it was learned (1 is the first), its piece, how often the pair stood there."""
+    """One merge that changed the text: when it was learned (1 is the first), its piece, and how often its pair stood."""
 
     when: int
     piece: str
@@ -56,7 +56,7 @@ def merge_steps(bpe: BPE, text: str) -> list[Step]:
 
 
 def merge_view(bpe: BPE, text: str, step: int) -> MergeView:
-    """`text` after the first `step` merges that change it, or all there are. Raises ValueError for an empty or long one."""
+    """`text` after the first `step` merges that change it. Raises ValueError for an empty text and a long one."""
     if not 1 <= len(text) <= LONGEST:
         raise ValueError(f"text has {len(text)} characters; write 1 to {LONGEST}")
     steps = merge_steps(bpe, text)
@@ -65,7 +65,7 @@ def merge_view(bpe: BPE, text: str, step: int) -> MergeView:
 
 
 def plot_merges(view: MergeView) -> Figure:
-    """The last few steps, one a line: what was just joined has a thick border, and its time and count stand at the right."""
+    """The last few steps, one a line: what was just joined has a thick border; its count stands at the right."""
     rows: list[tuple[str, Sequence[str], str]] = [("", view.start, "characters")]
     rows += [(s.piece, s.cut, f"merge {s.when:,} · seen {s.count:,}×") for s in view.steps]
     rows = rows[-SHOWN:]

@@ -65,7 +65,7 @@ def _line(sizes: Mapping[int, list[Mapping[str, float]]]) -> Sizes:
 
 
 def plot_sizes(found: Mapping[tuple[str, str], Sizes], title: str = "") -> Figure:
-    """A panel for each language: the model with its interval over seeds, the bigram table, and the other type's point."""
+    """A panel for each language: the model with its interval over seeds, the bigram table, the other type's point."""
     languages = [language for language in LANGUAGES if (language, "bpe") in found]
     if not languages:
         raise ValueError(f"found has {', '.join(map(str, found))}; needed is a language with bpe")

@@ -58,7 +58,7 @@ def test_the_learners_encoder_cuts_as_sentencepiece_does():
     assert merges == bpe.merges
     held_out = [text for text in held_out if set(text) <= set("".join(texts))]
     assert "as SentencePiece" in check.encodes_like(SOLUTIONS.encode, bpe, model, held_out).message
-    wrong = list(check.ENCODE.values())[0]
+    wrong = next(iter(check.ENCODE.values()))
     result = check.encodes_like(wrong, bpe, model, held_out)
     assert result.ok is False
     assert "SentencePiece has" in result.message
@@ -69,7 +69,7 @@ def test_the_learners_search_cuts_as_sentencepiece_does():
     tokenizer, texts = tokenization.load("japanese-8k"), corpora.sentence_pairs("validation")["ja"][:80]
     result = check.cuts_like(SOLUTIONS.viterbi, tokenizer, texts)
     assert result.ok, result.message
-    greedy = list(check.VITERBI.values())[0]
+    greedy = next(iter(check.VITERBI.values()))
     assert "SentencePiece cuts" in check.cuts_like(greedy, tokenizer, texts).message
     expect_answer_to_stub(lambda stub: check.cuts_like(stub, tokenizer, texts))
 

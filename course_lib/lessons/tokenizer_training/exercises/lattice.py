@@ -54,7 +54,7 @@ def viterbi(fn: Callable[[str, Mapping[str, float]], list[str]]) -> str:
 
 @checker
 def cuts_like(fn: Callable[[str, Mapping[str, float]], list[str]], tokenizer: Tokenizer, texts: Sequence[str]) -> str:
-    """Cut real sentences by the learner's search with the scores of a trained vocabulary; compare with SentencePiece."""
+    """Cut real sentences by the learner's search and the scores of a trained vocabulary; compare with SentencePiece."""
     unigram, compared = Unigram(tokenizer), 0
     for text in texts:
         normal = unigram.normalised(text)
@@ -80,7 +80,8 @@ def _weights(
 WEIGHTS: Mistakes = {
     "The score of the piece alone is not enough: all the ways to cut what is before it count too, `sums[e.start]`.":
         lambda sums, edges, alpha: _weights(sums, edges, alpha, before=False),
-    "You leave out the score of the piece itself.": lambda sums, edges, alpha: _weights(sums, edges, alpha, score=False),
+    "You leave out the score of the piece itself.":
+        lambda sums, edges, alpha: _weights(sums, edges, alpha, score=False),
     "alpha is not used.": lambda sums, edges, alpha: _weights(sums, edges, 1.0),
     "alpha multiplies the sums too. They were made with it: it belongs to the score alone.":
         lambda sums, edges, alpha: _weights([alpha * s for s in sums], edges, alpha),

@@ -107,7 +107,8 @@ ENCODE: Mistakes = {
     "stands.": lambda word, merges: _cut(
         word, merges, lambda ranks: next(i for i, r in enumerate(ranks) if r < len(merges))
     ),
-    "You take the longest piece that fits, from left to right. BPE joins two neighbours at a time, by rank.": longest_first,
+    "You take the longest piece that fits, from left to right. BPE joins two neighbours at a time, by rank.":
+        longest_first,
     "You begin with the piece that was learned last. Begin with the first.":
         lambda word, merges: _cut(word, merges, lambda ranks: ranks.index(max(r for r in ranks if r < len(merges)))),
     "You use each merge once. A pair may stand in a word several times.": _once,
