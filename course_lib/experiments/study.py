@@ -22,6 +22,7 @@ STUDIES = (
     "retrieval",
     "long_documents",
     "positions",
+    "vocabulary_size",
 )
 
 

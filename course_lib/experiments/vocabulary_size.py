@@ -1,4 +1,4 @@
-"""How many pieces: vocabularies of two languages, judged by what a small language model does with them in equal seconds."""
+"""How many pieces: vocabularies of two languages, judged by what a small model does with them in equal seconds."""
 
 import math
 import random
@@ -76,9 +76,9 @@ def fit(model: GPT2, config: Config, ids: Tensor, seed: int, stop_at: int | None
 
 
 def kneser_ney_nats(train: Tensor, held_out: Tensor, vocab_size: int) -> float:
-    """Mean loss of `models.bigram.KneserNeyBigram` on the pairs within rows of held_out (N, T), without its table V x V.
+    """Mean loss in nats of `models.bigram.KneserNeyBigram` on the pairs within rows of held_out, both int64 (N, T).
 
-    Pairs within the rows of `train` are counted.
+    It needs no table V x V. Pairs within the rows of `train` are counted.
     """
     pairs, counts = (train[:, :-1] * vocab_size + train[:, 1:]).unique(return_counts=True)
     first, second, counts = pairs // vocab_size, pairs % vocab_size, counts.double()
@@ -151,10 +151,21 @@ ARMS = {f"{lang} {kind} {size}": arm(lang, kind, size) for lang in LANGUAGES for
 STUDY = Study(
     name="vocabulary_size",
     question=(
-        "How many pieces should a vocabulary have, if a small language model is trained with it for 48 seconds of one "
-        "core on 48,000 everyday sentences, in English or in their Japanese translation?"
+        "How many pieces should a vocabulary have, if a small language model is trained with it for 72 seconds of one "
+        "core on 24,000 everyday sentences, in English or in their Japanese translation?"
     ),
-    prediction="",
+    prediction=(
+        "After pilots of one seed with 48 s on all 48,000 sentences (English: unigram 1,000 pieces 1.861 bits a "
+        "character, BPE 4,000 1.770, BPE 8,000 1.759; Japanese: unigram 2,000 4.358, 4,000 4.355) and the bigram "
+        "tables of the 24,000 (English 1.931, 1.814, 1.838 with 2,000, 8,000, 16,000 pieces; Japanese 4.804, 4.563, "
+        "4.635): (1) In both languages the model needs the fewest bits a character with 2,000 or 8,000 pieces, and "
+        "with 500 and with 16,000 at least 2 % more. (2) Its best is at least 2 % below the best bigram table of the "
+        "language. (3) The bits of a unigram over pieces fall all the way to 16,000 and so would choose a vocabulary "
+        "that the model does not want. (4) At 2,000 pieces unigram and BPE lie within 2 % of each other. (5) The same "
+        "sentences cost the model between 5 and 20 % more bits in Japanese than in English, each at its best size. "
+        "(6) A vocabulary made of an eighth of the sentences has within 5 % as many characters a token with 500 "
+        "pieces, and loses more with 2,000."
+    ),
     arms=ARMS,
     run=run,
 )

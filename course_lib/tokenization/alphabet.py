@@ -16,7 +16,8 @@ COVERAGE = 0.9995  # the default of `train`
 def frequent_characters(texts: Iterable[str], most: int, coverage: float = COVERAGE) -> str:
     """The most frequent characters, those that stand for `coverage` of all, but not more than `most`."""
     counts = Counter(character for text in texts for character in text)
-    enough, covered, kept = coverage * counts.total(), 0, []
+    enough, covered = coverage * counts.total(), 0
+    kept: list[str] = []
     for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         if covered >= enough or len(kept) == most:
             break

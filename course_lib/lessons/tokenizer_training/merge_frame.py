@@ -15,7 +15,7 @@ LONGEST = 40
 
 @dataclass(frozen=True)
 class Step:
-    """One merge that changed the text: when it was learned (1 is the first), its piece, and how often its pair stood."""
+    """One merge that changed the text: when it was learned (1: first), its piece, and how often its pair stood."""
 
     when: int
     piece: str
