@@ -158,13 +158,13 @@ STUDY = Study(
         "After pilots of one seed with 48 s on all 48,000 sentences (English: unigram 1,000 pieces 1.861 bits a "
         "character, BPE 4,000 1.770, BPE 8,000 1.759; Japanese: unigram 2,000 4.358, 4,000 4.355) and the bigram "
         "tables of the 24,000 (English 1.931, 1.814, 1.838 with 2,000, 8,000, 16,000 pieces; Japanese 4.804, 4.563, "
-        "4.635): (1) In both languages the model needs the fewest bits a character with 2,000 or 8,000 pieces, and "
-        "with 500 and with 16,000 at least 2 % more. (2) Its best is at least 2 % below the best bigram table of the "
-        "language. (3) The bits of a unigram over pieces fall all the way to 16,000 and so would choose a vocabulary "
-        "that the model does not want. (4) At 2,000 pieces unigram and BPE lie within 2 % of each other. (5) The same "
-        "sentences cost the model between 5 and 20 % more bits in Japanese than in English, each at its best size. "
-        "(6) A vocabulary made of an eighth of the sentences has within 5 % as many characters a token with 500 "
-        "pieces, and loses more with 2,000."
+        "4.635), and one of the setting here (English BPE 2,000: 1.778): (1) In both languages the model needs the "
+        "fewest bits a character with 2,000 or 8,000 pieces, and with 500 and with 16,000 at least 2 % more. (2) Its "
+        "best is at least 2 % below the best bigram table of the language. (3) The bits of a unigram over pieces fall"
+        " all the way to 16,000 and so would choose a vocabulary that the model does not want. (4) At 2,000 pieces "
+        "unigram and BPE lie within 2 % of each other. (5) The same sentences cost the model between 5 and 20 % more "
+        "bits in Japanese than in English, each at its best size. (6) A vocabulary made of an eighth of the sentences"
+        " has within 5 % as many characters a token with 500 pieces, and loses more with 2,000."
     ),
     arms=ARMS,
     run=run,
