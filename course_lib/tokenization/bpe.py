@@ -101,8 +101,7 @@ def merge(pieces: Sequence[str], pair: Pair) -> list[str]:
 def train_plain(texts: Iterable[str], n_merges: int, prefix: bool = True) -> BPE:
     """Learn up to `n_merges` pieces: count all pairs again for each. Slow, and the oracle of `bpe_fast.train_bpe`.
 
-    A pair whose piece is known already, cut elsewhere, is left alone, as SentencePiece does. Raises ValueError as
-    `count_words`, and for n_merges below 0.
+    Raises ValueError as `count_words`, and for n_merges below 0.
     """
     counts = count_words(texts, prefix)
     words = {word: list(word) for word in counts}
@@ -112,10 +111,9 @@ def train_plain(texts: Iterable[str], n_merges: int, prefix: bool = True) -> BPE
         for word, pieces in words.items():
             for pair in pairwise(pieces):
                 pairs[pair] += counts[word]
-        new = [pair for pair in pairs if "".join(pair) not in merges]
-        if not new:
+        if not pairs:
             break
-        best = min(new, key=lambda pair: preference(pair, pairs[pair]))
+        best = min(pairs, key=lambda pair: preference(pair, pairs[pair]))
         merges["".join(best)] = pairs[best]
         words = {word: merge(pieces, best) for word, pieces in words.items()}
     return BPE(tuple(merges), prefix, tuple(merges.values()))

@@ -30,7 +30,7 @@ def train_bpe(texts: Iterable[str], n_merges: int, prefix: bool = True) -> BPE:
     learned: dict[str, int] = {}
     while heap and len(learned) < n_merges:
         negative, _, piece, best = heapq.heappop(heap)
-        if piece in learned or not pairs[best]:
+        if not pairs[best]:
             continue
         if pairs[best] != -negative:
             heapq.heappush(heap, preference(best, pairs[best]))
