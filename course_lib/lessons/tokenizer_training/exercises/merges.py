@@ -84,6 +84,7 @@ def _learned(word: str, merges: Sequence[str]) -> list[str]:
 
 
 def longest_first(word: str, merges: Sequence[str]) -> list[str]:
+    """A mistake: from left to right, always the longest piece that fits."""
     known, pieces, at = set(merges), [], 0
     while at < len(word):
         end = next(e for e in range(len(word), at, -1) if word[at:e] in known or e == at + 1)
