@@ -21,7 +21,7 @@ def merge_panel(trained: Mapping[str, tuple[BPE, str]]) -> ControlPanel:
     wide = widgets.Layout(width="460px")
     controls: dict[str, widgets.Widget] = {
         "language": widgets.Dropdown(options=list(trained), value=first, description="language"),
-        "step": widgets.IntSlider(value=8, min=0, max=100, description="merges done", layout=wide),
+        "step": widgets.IntSlider(value=8, min=0, max=100, description="merges", layout=wide),
         "text": widgets.Text(value=trained[first][1], description="text", layout=wide, continuous_update=False),
     }
 
