@@ -41,7 +41,7 @@ LESSONS = (  # number, name, title, question, after, minutes
     Lesson(
         5, "positional_encodings", "Positional encodings", "How does a model know the order of its tokens?", (3,), 60
     ),
-    Lesson(6, "tokenizer_training", "Tokenizer training", "How is Japanese cut into pieces?"),
+    Lesson(6, "tokenizer_training", "Tokenizer training", "How is Japanese cut into pieces?", minutes=45),
     Lesson(7, "vision_transformer", "Vision transformer", "What does a picture look like as tokens?", (3,)),
     Lesson(8, "modernbert_mlm", "ModernBERT MLM", "What does filling gaps teach the attention?", (4, 5, 6)),
     Lesson(9, "moe_vs_dense", "MoE against dense", "What do experts buy at equal compute?", (3,)),

@@ -11,6 +11,7 @@ SMALL = {
     "modernbert_step": {"vocab_size": 11, "d_model": 16, "n_heads": 2, "n_layers": 2, "batch": 3, "length": 150},
     "decoding": {"d_model": 64, "batch": 2, "length": 7},
     "local": {"length": 96, "radius": 6, "head_dim": 4},
+    "bpe": {"bytes": 20_000, "merges": 60},
 }
 
 

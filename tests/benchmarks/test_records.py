@@ -76,7 +76,7 @@ def test_every_case_runs_and_leaves_a_complete_record(name, folder, monkeypatch,
         assert row["interval"][0] <= row["ratio"] <= row["interval"][1]
         assert min(row["seconds"], row["rival_seconds"], row["interval"][0]) > 0
         for field in ("flops", "matmul_peak", "peak_share", "rival_peak_share"):
-            assert (row[field] is None) == (name == "norms")
+            assert (row[field] is None) == (name in ("norms", "bpe"))
         assert f"| {row['name']} " in printed
     assert f"written: results/bench/{name}.json" in printed
     assert [path.name for path in (folder / "bench").iterdir()] == [f"{name}.json"]

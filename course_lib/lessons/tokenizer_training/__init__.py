@@ -1,0 +1,1 @@
+"""Lesson 06, Tokenizer training: its pictures, its widget, the checks of its exercises."""
