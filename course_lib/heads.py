@@ -104,12 +104,15 @@ def repeated(length: int, n: int, tokens: Sequence[int], seed: int, start: int) 
     """Sequences for `induction`: `start`, then `length` random tokens twice: (n, 1 + 2 length), int64.
 
     Within a sequence no token comes twice before the repetition, so that nothing but the repetition can be used.
-    Raises ValueError for n below 1, what is no token, tokens that repeat, and a length below 2 or above their number.
+    Raises ValueError for n below 1, what is no token, tokens that repeat or hold `start`, and a length below 2 or above
+    their number.
     """
     check_at_least("n", n, 1)
     for name, ids in (("tokens", tokens), ("start", (start,))):
         for i in ids:
             check_at_least(name, i, 0)
+    if start in tokens:
+        raise ValueError(f"start={start} is one of the tokens, and would come again")
     if len(set(tokens)) < len(tokens):
         raise ValueError(f"tokens: {len(tokens)}, {len(set(tokens))} different; needed are all different")
     if not isinstance(length, int) or not 2 <= length <= len(tokens):

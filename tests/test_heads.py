@@ -74,7 +74,7 @@ def test_induction_on_a_repeated_sequence():
             score(maps, 3)
     for wrong in (1, 21):
         with pytest.raises(ValueError, match=f"length={wrong}"):
-            heads.repeated(wrong, 1, range(20), seed=0, start=2)
+            heads.repeated(wrong, 1, range(20), seed=0, start=30)
 
 
 @pytest.fixture
@@ -156,6 +156,7 @@ def test_repeated_uses_seed_and_all_tokens():
         (1, [5.5, 6.5], 30, "tokens=5.5; it must be 0 or more, a whole number"),
         (1, [5, -6], 30, "tokens=-6; it must be 0 or more"),
         (1, [5, 6], -1, "start=-1; it must be 0 or more"),
+        (1, [5, 6], 6, "start=6 is one of the tokens"),
     ):
         with pytest.raises(ValueError, match=words):
             heads.repeated(2, n, tokens, seed=0, start=start)

@@ -27,7 +27,7 @@ def gaps(record: Record, metric: str, reference: str) -> dict[str, tuple[float, 
     """How much each other arm's `metric` is above that of the arm `reference` with the same seed: mean, low, high.
 
     Seeds share their data and its order, so that the interval is of the pairs. Raises ValueError for an arm that is
-    not there.
+    not there, and arms with other seeds than the reference.
     """
     values: dict[str, dict[int, float]] = {}
     for run in record["arms"]:
@@ -35,4 +35,9 @@ def gaps(record: Record, metric: str, reference: str) -> dict[str, tuple[float, 
     if reference not in values:
         raise ValueError(f"reference={reference!r}; arms are {', '.join(values)}")
     base = values.pop(reference)
+    for name, mine in values.items():
+        if set(mine) != set(base):
+            raise ValueError(
+                f"seeds of {name!r} are {sorted(mine)}, of {reference!r} {sorted(base)}; needed are the same"
+            )
     return {name: interval([mine[seed] - base[seed] for seed in sorted(mine)]) for name, mine in values.items()}

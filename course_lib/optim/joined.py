@@ -7,12 +7,14 @@ import torch
 from torch.optim import Optimizer
 
 from course_lib.checks import kind_of
+from course_lib.optim.muon import refuse_closure
 
 
 class Joined(Optimizer):
     """`parts`, optimizers of different parameters, as one: their groups in order, one state, one step.
 
-    Raises ValueError for no parts, what is no optimizer, and a parameter that two of them have.
+    Raises ValueError for no parts, what is no optimizer or joined itself, one that has made steps already, and a
+    parameter that two of them have.
     """
 
     def __init__(self, *parts: Optimizer) -> None:
@@ -21,6 +23,9 @@ class Joined(Optimizer):
         for part in parts:
             if not isinstance(part, Optimizer):
                 raise ValueError(f"parts: {kind_of(part)}; needed are optimizers")
+            if isinstance(part, Joined) or part.state:
+                what = "is joined" if isinstance(part, Joined) else "has made steps"
+                raise ValueError(f"parts: one {what} already; needed are new optimizers")
         held = [parameter for part in parts for group in part.param_groups for parameter in group["params"]]
         if twice := len(held) - len(set(held)):
             raise ValueError(f"parts: {twice} parameters belong to more than one optimizer")
@@ -47,8 +52,13 @@ class Joined(Optimizer):
         super().load_state_dict(state_dict)
         self._share()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles keep: the parts too."""
+        return super().__getstate__() | {"parts": self.parts, "_joined": True}
+
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of each part, in order."""
+        """One step of each part, in order. Raises ValueError for a closure, which would not be called."""
+        refuse_closure(closure)
         for part in self.parts:
             part.step()

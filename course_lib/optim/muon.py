@@ -54,14 +54,18 @@ class Muon(Optimizer):
         check_at_least("steps", steps, 1)
         check_not_negative("weight_decay", weight_decay)
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "steps": steps})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.ndim not in (2, 3):
-                    raise ValueError(f"params: one has shape {tuple(parameter.shape)}; needed are matrices")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Take over parameters. Raises ValueError for those with fewer than two axes or more than three."""
+        super().add_param_group(param_group)
+        for parameter in self.param_groups[-1]["params"]:
+            if parameter.ndim not in (2, 3):
+                raise ValueError(f"params: one has shape {tuple(parameter.shape)}; needed are matrices")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step for all parameters that have a gradient."""
+        """One step for all parameters that have a gradient. Raises ValueError for a closure: it would not be called."""
+        refuse_closure(closure)
         for group in self.param_groups:
             momentum, alike = group["momentum"], defaultdict(list)
             for parameter in group["params"]:
@@ -80,6 +84,12 @@ class Muon(Optimizer):
                 for (parameter, _), direction in zip(pairs, directions, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.sub_(direction, alpha=length)
+
+
+def refuse_closure(closure: object) -> None:
+    """Raise ValueError unless `closure` is None."""
+    if closure is not None:
+        raise ValueError(f"closure={closure!r}; allowed is None: call backward before step")
 
 
 def split_params(model: nn.Module, output: str = "unembedding") -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -75,7 +75,7 @@ def with_repeats(batches: Callable[[int], Batch], share: float, seed: int) -> Ca
     In such a row a span of random place and length, 8 to T / 2 tokens, stands again and again after the first token.
     What comes next can then be looked up in the row itself: what induction heads are for. It is a pure function of
     (seed, step) and of the process's rank. Raises ValueError for a share outside 0..1, and at the first batch of which
-    it is no whole number of rows.
+    it is no whole number of rows, or whose rows have no room for a span twice.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share={share}; allowed is 0 to 1")
@@ -84,11 +84,15 @@ def with_repeats(batches: Callable[[int], Batch], share: float, seed: int) -> Ca
         (ids,) = batches(step)
         generator = torch.Generator().manual_seed(seed_of(seed, "spans", step, processes().process_index))
         ids, room, count = ids.clone(), ids.shape[1] - 1, share * len(ids)
-        if count != int(count):
+        if abs(count - round(count)) > 1e-6:  # 3 * 0.1 is not 0.3
             raise ValueError(
                 f"share={share} of a batch of {len(ids)} rows is {count:g} rows; it must be a whole number"
             )
-        for row in ids[: int(count)]:
+        if count and room < 2 * SHORTEST_SPAN:
+            raise ValueError(
+                f"windows have {room} tokens after the first; needed are {2 * SHORTEST_SPAN}, a span twice"
+            )
+        for row in ids[: round(count)]:
             span = int(torch.randint(SHORTEST_SPAN, room // 2 + 1, (), generator=generator))
             begin = int(torch.randint(1, room - span + 2, (), generator=generator))
             row[1:] = row[begin : begin + span].repeat(room // span + 1)[:room]

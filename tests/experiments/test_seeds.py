@@ -27,5 +27,7 @@ def test_gaps_are_between_runs_of_the_same_seed():
     found = gaps({"arms": runs[::-1]}, "loss", "a")  # any order
     assert list(found) == ["b"]
     assert found["b"] == pytest.approx(interval([0.5, 0.5, 0.6]))
+    with pytest.raises(ValueError, match=r"seeds of 'b' are \[0, 1\], of 'a' \[0, 1, 2\]"):
+        gaps({"arms": runs[:-1]}, "loss", "a")
     with pytest.raises(ValueError, match="reference='c'; arms are"):
         gaps({"arms": runs}, "loss", "c")

@@ -1,5 +1,6 @@
 """Muon equals torch's, its matrices become nearly orthogonal, and two optimizers in one checkpoint resume exactly."""
 
+import copy
 import math
 
 import pytest
@@ -78,9 +79,9 @@ def test_steps_equal_those_of_torch(monkeypatch):
 
 
 def test_experts_in_a_stack_are_matrices_of_their_own():
-    stack = nn.Parameter(torch.randn(3, 4, 6))
+    stack = nn.Parameter(torch.randn(9, 4, 6))  # more experts than rows and columns
     alone = [nn.Parameter(matrix.clone()) for matrix in stack.detach()]
-    stack.grad = torch.randn(3, 4, 6)
+    stack.grad = torch.randn(9, 4, 6)
     for one, grad in zip(alone, stack.grad, strict=True):
         one.grad = grad.clone()
     Muon([stack], lr=0.1).step()
@@ -119,6 +120,27 @@ def test_settings_that_cannot_be(arguments, said):
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match=r"\(4,\)"):
         Muon([nn.Parameter(torch.zeros(4))])
+    with pytest.raises(ValueError, match=r"\(4,\)"):
+        Muon(matrices()).add_param_group({"params": [nn.Parameter(torch.zeros(4))]})
+
+
+@pytest.mark.parametrize("make", [Muon, lambda parameters: Joined(Muon(parameters))])
+def test_a_closure_is_refused(make):
+    with pytest.raises(ValueError, match="allowed is None"):
+        make(matrices()).step(lambda: 0.0)
+
+
+def test_a_copy_of_joined_optimizers_has_its_parts():
+    parameters = matrices(2)
+    optimizer = Joined(Muon(parameters[:1], lr=0.1), torch.optim.AdamW(parameters[1:], lr=0.1))
+    copied, held = copy.deepcopy((optimizer, parameters))
+    for ours, theirs in zip(parameters, held, strict=True):
+        ours.grad, theirs.grad = torch.ones_like(ours), torch.ones_like(theirs)
+    for _ in range(2):
+        optimizer.step()
+        copied.step()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(parameters, held, strict=True))
+    assert len(copied.state) == 2
 
 
 DECODERS = {  # places, and tokens, are as many as channels: shapes alone do not tell a matrix from an embedding
@@ -140,8 +162,12 @@ def test_hidden_matrices_are_those_of_the_blocks(model):
 
 def test_joined_refuses():
     first, second = matrices(2)
+    stepped = Muon([second])
+    second.grad = torch.ones_like(second)
+    stepped.step()
     for parts, said in (
         ((), "empty"), ((Muon([first]), Muon([first, second])), "1 parameters belong"), ((3,), "needed are optimizers"),
+        ((Joined(Muon([first])),), "one is joined already"), ((stepped,), "one has made steps already"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=said):
             Joined(*parts)

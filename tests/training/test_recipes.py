@@ -88,6 +88,19 @@ def test_a_share_of_the_rows_repeats_a_span_of_its_own_text():
         assert torch.equal(row[: fits[0]], source[begin : begin + fits[0]])
         spans.add((fits[0], begin))
     assert len(spans) == 4
+    many = torch.cat(
+        [with_repeats(batches, 1.0, seed=3)(step)[0][:, 1:] - 100 * torch.arange(8)[:, None] for step in range(99)]
+    )
+    begins = many.amin(1)  # tokens count from 1: the first of a span is its place
+    lengths = torch.tensor([next(p for p in range(8, 21) if torch.equal(row[p:], row[:-p])) for row in many])
+    assert set(lengths.tolist()) == set(range(SHORTEST_SPAN, 21))
+    assert begins.min() == 1
+    assert (begins + lengths - 1).max() == 40  # the last token of the text may be in a span
+    assert (many > 0).all()  # <s> never is
+    tenths = lambda step: (torch.arange(10 * 17).reshape(10, 17),)  # noqa: E731
+    assert (with_repeats(tenths, 3 * 0.1, seed=3)(0)[0] != tenths(0)[0]).any(1).sum() == 3
+    with pytest.raises(ValueError, match="windows have 15 tokens after the first; needed are 16"):
+        with_repeats(lambda step: (torch.zeros(2, 16, dtype=torch.long),), 0.5, seed=3)(0)
     assert torch.equal(with_repeats(batches, 0.0, seed=3)(0)[0], given)
     for share in (-0.1, 1.1):
         with pytest.raises(ValueError, match=f"share={share}"):

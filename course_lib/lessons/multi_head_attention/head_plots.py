@@ -15,7 +15,7 @@ def plot_score_grids(
 ) -> Figure:
     """A grid of small maps: a column for each role, a row for each model; `scores[role][model]` is (layers, heads).
 
-    Scores from 0.2 on stand in their cells. All maps of a role share one scale, from 0 to 1 or to `limits[role]`, so
+    Scores from 0.3 on stand in their cells. All maps of a role share one scale, from 0 to 1 or to `limits[role]`, so
     that a trained model can be compared with its controls. Raises ValueError for roles with different models, scores
     that are not (layers, heads), and a limit of a role that is not there.
     """
@@ -31,7 +31,7 @@ def plot_score_grids(
         limit = (limits or {}).get(role, 1.0)
         for row, (name, values) in enumerate(models.items()):
             ax = axes[row, column]
-            fmt, least = ("%.1f", 0.2) if limit <= 2 else ("%.0f", 0.0)  # more would not fit into a cell
+            fmt, least = ("%.2f", 0.3) if limit <= 2 else ("%.0f", 0.0)  # all of them would not fit
             draw_grid(ax, np.asarray(values, float), limit, fmt, least=least)
             if row == 0:
                 ax.set_title(role, fontsize="small", loc="center")

@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from course_lib.checks import check_at_least
 from course_lib.generation import next_token_probabilities
 from course_lib.tokenization import START, Tokenizer
 from course_lib.viz.plots import GREY, OKABE_ITO, new_figure
@@ -43,9 +44,10 @@ def next_token(
 ) -> NextToken:
     """The next token after <s> and `text`, under the three settings; top_k = 0 is no limit.
 
-    Of a long text the last `longest` tokens are used. Raises ValueError for an empty text and what
-    `next_token_probabilities` refuses.
+    Of a long text the last tokens are used, `longest` with <s>. Raises ValueError for an empty text, a `longest` below
+    2, and what `next_token_probabilities` refuses.
     """
+    check_at_least("longest", longest, 2)
     ids = tokenizer.encode(text)
     if not ids:
         raise ValueError("text is empty; write at least one word")

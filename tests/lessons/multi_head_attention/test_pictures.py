@@ -15,7 +15,7 @@ def test_score_grids_hold_their_numbers():
     values = {"trained": np.array([[0.3, 0.5]]), "untrained": np.array([[0.1, 0.9]])}
     figure = plot_score_grids({"a": values, "b": values}, title="t", limits={"b": 5.0})
     texts = [[t.get_text() for t in ax.texts] for ax in figure.axes]  # row by row
-    assert texts == [[".3", ".5"], ["0", "0"], [".9"], ["0", "1"]]  # below 0.2 a colour is enough
+    assert texts == [[".30", ".50"], ["0", "0"], [".90"], ["0", "1"]]  # below 0.3 a colour is enough
     assert figure.axes[0].images[0].get_clim() == (0, 1)
     assert figure.axes[1].images[0].get_clim() == (0, 5)
     with pytest.raises(ValueError, match="models are"):
@@ -49,6 +49,7 @@ def test_next_token_view():
     assert view.entropy == pytest.approx(-(want * want.log()).sum().item(), rel=1e-4)
     three = next_token(model, tokenizer, "We the people " * 30, 0.5, 3, 1.0, longest=16)
     assert three.n_kept == 3
+    assert three.unread == len(tokenizer.encode("We the people " * 30)) + 1 - 16  # with <s>
     assert three.drawn[:3].sum() == pytest.approx(1)
     assert "3 tokens can be drawn" in three.text()
     assert plot_next_token(three).axes

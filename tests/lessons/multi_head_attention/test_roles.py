@@ -44,5 +44,10 @@ def test_scores_are_of_all_heads():
 def test_a_role_is_taken_above_both_limits():
     trained = {"first": np.array([[0.31, 0.29], [0.9, 0.5]]), "reach": np.array([[1.0, 5.0], [3.0, 9.0]])}
     untrained = {"first": np.array([[0.1, 0.1], [0.5, 0.2]]), "reach": np.full((2, 2), 9.0)}
-    taken = roles.taken_roles({"trained": trained, "untrained": untrained})
-    assert taken == {"first": {(0, 0), (1, 1)}, "local": {(0, 0)}}
+    trained["induction"], untrained["induction"] = (
+        np.array([[0.5, 0.5], [0.5, 0.29]]),
+        np.array([[0.3, 0.1], [0.1, 0.1]]),
+    )
+    shuffled = {"induction": np.array([[0.1, 0.3], [0.1, 0.1]])}  # either control may be too high
+    taken = roles.taken_roles({"trained": trained, "untrained": untrained, "shuffled": shuffled})
+    assert taken == {"first": {(0, 0), (1, 1)}, "local": {(0, 0)}, "induction": {(1, 0)}}

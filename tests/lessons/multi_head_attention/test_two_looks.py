@@ -59,6 +59,9 @@ def test_one_head_deals_out_one_look_and_two_heads_have_two():
     figure = plot_two_looks(models, histories, "t")
     titles = [ax.get_title(loc="center") for ax in figure.axes]
     assert titles == ["one: head 0", "two: head 0", "two: head 1", "share right"]
+    lines = [line for line in figure.axes[-1].lines if len(line.get_ydata()) == 200]
+    far = [line for line in lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata()[-1] for line in far] == [h.column("right at -4")[-1] for h in histories.values()]
 
 
 def test_pictures_need_the_same_names():
