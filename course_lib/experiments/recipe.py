@@ -30,6 +30,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "batch of 32": {"steps": 145, "batch_size": 32},
     "windows of 256, 8 of them": {"steps": 250, "max_positions": 256, "batch_size": 8},
     "128 wide": {"steps": 877, "d_model": 128, "n_heads": 4},
+    "96 wide": {"steps": 1150, "d_model": 96, "n_heads": 3},
     "2 layers": {"steps": 426, "n_layers": 2},
     "6 layers": {"steps": 172, "n_layers": 6},
     "untied": {"steps": 275, "tied": False, "position": "learned"},
