@@ -27,7 +27,8 @@ def plot_recipe_by_time() -> Figure:
         held_out = np.exp(runs[name]["metrics"]["validation_loss"])
         ax.plot(total, held_out, "o", color=color)
         label = f"{held_out:.0f}, {'the shipped GPT-2' if name == SHIPPED[0] else name}"
-        ax.annotate(label, (total, held_out), xytext=(6, 6), textcoords="offset points", color=color)
+        offset, where = ((6, 8), "left") if name.startswith("old") else ((4, -16), "right")
+        ax.annotate(label, (total, held_out), xytext=offset, textcoords="offset points", color=color, ha=where)
     ax.axhline(np.exp(BIGRAM), color=GREY, ls=":")
     ax.annotate("table of pairs (Kneser–Ney)", (500, np.exp(BIGRAM)), xytext=(0, 4), textcoords="offset points",
                 ha="right", color=GREY)  # fmt: skip
