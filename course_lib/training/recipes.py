@@ -41,7 +41,7 @@ class Recipe:
     warmup: int = 50  # not searched
     batch_size: int = 16  # of 128 tokens: 8 cost 0.02, 32 cost 0.07
     optimizer: str = "muon"  # AdamW at its best of three rates cost 0.29, though its step takes 0.7 of the time
-    schedule: str = "linear"  # SCHEDULE
+    schedule: str = "linear"  # a cosine to 5 % is as good
     floor: float = 0.0  # of the rate at the end, a share of lr
     weight_decay: float = 0.1  # not searched
     write_scale: float = 0.01  # what blocks write begins small beside the embeddings: 1 cost 0.07 to 0.11

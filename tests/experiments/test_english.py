@@ -1,5 +1,6 @@
 """Studies of English decoders: the network of an arm, its text and recipe, and what it is judged by."""
 
+import json
 import math
 from dataclasses import asdict, replace
 
@@ -146,6 +147,22 @@ def test_the_vocabulary_of_all_texts_is_shorter():
         sum(len(tokenization.load(name).encode(text)) for text in texts) for name in ("prose-4k", "english-4k")
     )
     assert 1 - ours / older == pytest.approx(0.09, abs=0.005)  # "9 % fewer"
+
+
+def test_the_page_says_what_was_recorded():
+    page = " ".join((ROOT / "docs" / "recipe.md").read_text("utf-8").split())
+    loss = {run["name"]: run["metrics"]["validation_loss"] for run in load("recipe_by_time")["arms"]}
+    assert f"it is at {loss['old, 20 minutes']:.2f} nats" in page
+    assert f"The new one is at {loss['new, 10 minutes']:.2f} after **10 minutes**" in page
+    assert f"at {loss['new, 30 minutes']:.2f} after **30**" in page
+    assert loss["new, 10 minutes"] < loss["old, 20 minutes"]
+    rows = json.loads((ROOT / "results" / "bench" / "gpt2_step.json").read_text("utf-8"))["rows"]
+    speed = {row["dtype"]: (16 * 256 / row["seconds"], row["peak_share"]) for row in rows if row["name"] == "GPT2"}
+    assert speed["float32"] == pytest.approx((5400, 0.64), rel=0.01)
+    assert speed["bfloat16"] == pytest.approx((7800, 0.44), rel=0.01)
+    metrics = load("gpt2_english")["arms"][0]["metrics"]
+    assert f"{metrics['validation_loss']:.2f} nats a token over all sources" in page
+    assert f"{metrics['bits_per_character']:.2f} bits a character" in page
 
 
 def test_the_search_says_what_the_recipe_says():
