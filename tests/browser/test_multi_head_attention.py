@@ -60,7 +60,7 @@ def test_widgets_of_lesson_03(page: Page, lab: Lab, shots: Path) -> None:
     explorer.get_by_role("textbox").fill(typed)
     maps = maps_of(pretrained.load("gpt2-english"), tokenization.load("prose-4k"), typed, start=True)
     last = len(maps.queries) - 1
-    expect(explorer.locator(".ae-queries [data-query]")).to_have_count(last + 1)
+    expect(explorer.locator(".ae-queries [data-query]")).to_have_count(last + 1, timeout=30_000)
     settle(explorer)
     explorer.locator("[data-layer='2'][data-head='3']").click()
     explorer.locator(f".ae-queries [data-query='{last}']").hover()
