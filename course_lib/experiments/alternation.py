@@ -12,7 +12,7 @@ from course_lib.experiments import masked_english, retrieval
 from course_lib.experiments.masked_english import StepTimes
 from course_lib.experiments.study import Outcome, Study, ending, outcome_of, shared_fields
 from course_lib.models.modernbert import ModernBertForMaskedLM
-from course_lib.training import optimise
+from course_lib.training import by_recipe
 
 LAYERS, RADIUS = 6, 16  # of the search; what goes from neighbour to neighbour gets 96 tokens far
 EVERY = 4  # this part of the held-out windows of English is judged
@@ -45,10 +45,8 @@ def search(config: Config, seed: int, stop_at: int | None) -> Outcome:
     """Train one arm on needles; and its global layers, one by one and all, are made local in the trained model."""
     model, times = masked_english.model_of(config, seed), StepTimes()
     batches = needles("train", config.batch_size, config.length, config.n_questions, seed)
-    history = optimise(
-        model, batches, retrieval.retrieval_loss, config, seed, stop_at, progress=False, on_step=times,
-        optimizer=config.optimizer, schedule=config.schedule, floor=config.floor,
-    )  # fmt: skip
+    options: dict[str, Any] = {"progress": False, "on_step": times}
+    history = by_recipe(model, batches, retrieval.retrieval_loss, config, seed, stop_at, **options)
     metrics = ending(history) | times.metric()
     if stop_at is None and not history.diverged:
         metrics |= accuracies(model, config)

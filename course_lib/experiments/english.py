@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from course_lib import corpora, heads, tokenization
 from course_lib.evaluation import next_token_losses
-from course_lib.experiments.study import Outcome, ending, outcome_of, shared_fields
+from course_lib.experiments.study import Outcome, ending, mean_losses, outcome_of, shared_fields
 from course_lib.models.bigram import KneserNeyBigram, count_bigrams
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.models.pythia import Pythia, PythiaConfig
-from course_lib.training import History, next_token_loss, optimise, windows
+from course_lib.training import History, by_recipe, next_token_loss, windows
 from course_lib.training.recipes import SOURCES, Recipe, with_repeats
 
 
@@ -48,13 +48,10 @@ def model_of(config: Config, seed: int) -> GPT2 | Pythia:
 
 
 def fit(model: nn.Module, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
-    """Train on the windows of an arm, as `optimise` says."""
+    """Train on the windows of an arm, as `by_recipe` says."""
     data = windows(tuple(config.data), "train", config.max_positions, config.tokenizer, start=True)
     batches = with_repeats(corpora.shuffled_batches((data,), config.batch_size, seed), config.repeats, seed)
-    return optimise(
-        model, batches, next_token_loss, config, seed, stop_at,
-        optimizer=config.optimizer, schedule=config.schedule, floor=config.floor, **options,
-    )  # fmt: skip
+    return by_recipe(model, batches, next_token_loss, config, seed, stop_at, **options)
 
 
 def table_of_pairs(config: Config) -> KneserNeyBigram:
@@ -120,8 +117,7 @@ def train_arm(
     metrics = {"train_seconds": time.perf_counter() - begin} | ending(history)
     if stop_at is None and not history.diverged:
         losses = losses_by_source(model, arm, every)
-        metrics |= {"validation_loss": torch.cat([part.flatten() for part in losses.values()]).mean().item()}
-        metrics |= {f"{name}_loss": part.mean().item() for name, part in losses.items()}
+        metrics |= mean_losses(losses, "loss")
         metrics |= {"bits_per_character": bits_per_character(losses, arm.tokenizer)} | head_scores(model, arm)
     return model, outcome_of(model, history, metrics)
 

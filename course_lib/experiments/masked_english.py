@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import tokenization
-from course_lib.experiments.study import Outcome, ending, outcome_of, shared_fields
+from course_lib.experiments.study import Outcome, ending, mean_losses, outcome_of, shared_fields
 from course_lib.masking import hide, masked_batches, masked_loss, masked_losses
 from course_lib.models.bigram import KneserNeyBigram, count_bigrams
 from course_lib.models.modernbert import ModernBertConfig, ModernBertForMaskedLM
-from course_lib.training import History, optimise, windows
+from course_lib.training import History, by_recipe, windows
 from course_lib.training.recipes import SOURCES, Recipe
 
 JUDGED_RATE = 0.15  # share of the tokens that is hidden when a model is judged, whatever it was trained with
@@ -49,12 +49,9 @@ def text(config: Config) -> Tensor:
 
 
 def fit(model: ModernBertForMaskedLM, config: Config, seed: int, stop_at: int | None = None, **options: Any) -> History:
-    """Train on the windows of an arm, hidden anew at each step, as `optimise` says."""
+    """Train on the windows of an arm, hidden anew at each step, as `by_recipe` says."""
     batches = masked_batches(text(config), config.batch_size, model.config.vocab_size, config.rate, seed)
-    return optimise(
-        model, batches, masked_loss, config, seed, stop_at,
-        optimizer=config.optimizer, schedule=config.schedule, floor=config.floor, **options,
-    )  # fmt: skip
+    return by_recipe(model, batches, masked_loss, config, seed, stop_at, **options)
 
 
 def held_out(name: str, config: Config, every: int = 1) -> Tensor:
@@ -114,12 +111,6 @@ class StepTimes:
     def metric(self) -> dict[str, float]:
         """The median as a metric; nothing where no step was measured."""
         return {"cpu_seconds_per_step": statistics.median(self.seconds)} if self.seconds else {}
-
-
-def mean_losses(losses: dict[str, Tensor], suffix: str) -> dict[str, float]:
-    """Means of `losses_by_source`: of all tokens as validation_`suffix`, and each source's own."""
-    whole = torch.cat([part.flatten() for part in losses.values()]).mean().item()
-    return {f"validation_{suffix}": whole} | {f"{name}_{suffix}": part.mean().item() for name, part in losses.items()}
 
 
 def train_arm(

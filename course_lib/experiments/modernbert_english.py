@@ -3,8 +3,8 @@
 from typing import Any
 
 from course_lib.experiments import masked_english
-from course_lib.experiments.masked_english import Config, arm, mean_losses, table_losses_by_source
-from course_lib.experiments.study import Outcome, Study
+from course_lib.experiments.masked_english import Config, arm, table_losses_by_source
+from course_lib.experiments.study import Outcome, Study, mean_losses
 from course_lib.models.modernbert import ModernBertForMaskedLM
 
 

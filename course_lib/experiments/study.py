@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from course_lib.training import History
@@ -85,6 +86,12 @@ def outcome_of(
 ) -> Outcome:
     """The outcome of a training: the model's parameters, the history's curve, and what was measured."""
     return Outcome(sum(p.numel() for p in model.parameters()), thinned(history), metrics, tensors or {})
+
+
+def mean_losses(losses: Mapping[str, Tensor], suffix: str) -> dict[str, float]:
+    """Means of each source's losses: of all tokens as validation_`suffix`, and each source's own."""
+    whole = torch.cat([part.flatten() for part in losses.values()]).mean().item()
+    return {f"validation_{suffix}": whole} | {f"{name}_{suffix}": part.mean().item() for name, part in losses.items()}
 
 
 def judged(model: nn.Module, history: History, validation: float | None) -> Outcome:

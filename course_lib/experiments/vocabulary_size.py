@@ -11,11 +11,11 @@ from torch import Tensor
 
 from course_lib import corpora, tokenization
 from course_lib.evaluation import next_token_losses
-from course_lib.experiments.study import Outcome, Study, ending, outcome_of
+from course_lib.experiments.study import Outcome, Study, ending, outcome_of, shared_fields
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.tokenization.alphabet import train_small
 from course_lib.tokenization.measures import measure
-from course_lib.training import History, next_token_loss, optimise
+from course_lib.training import History, by_recipe, next_token_loss
 from course_lib.training.recipes import Recipe
 
 SECONDS = 72.0  # of one core, for each training
@@ -69,10 +69,7 @@ def windows(config: Config, tokenizer: tokenization.Tokenizer, split: str) -> Te
 def fit(model: GPT2, config: Config, ids: Tensor, seed: int, stop_at: int | None = None) -> History:
     """Train on the windows `ids`."""
     batches = corpora.shuffled_batches((ids,), config.batch_size, seed)
-    return optimise(
-        model, batches, next_token_loss, config, seed, stop_at,
-        optimizer=config.optimizer, schedule=config.schedule, floor=config.floor, progress=False,
-    )  # fmt: skip
+    return by_recipe(model, batches, next_token_loss, config, seed, stop_at, progress=False)
 
 
 def kneser_ney_nats(train: Tensor, held_out: Tensor, vocab_size: int) -> float:
@@ -112,8 +109,7 @@ def run(config: dict[str, Any], seed: int, stop_at: int | None) -> Outcome:
     metrics: dict[str, float | None] = dict(intrinsic(arm, tokenizer)) if stop_at is None else {}
     if arm.steps == 0:
         return Outcome(0, {"step": [], "loss": []}, metrics)
-    sizes = {name: getattr(arm, name) for name in ("vocab_size", "max_positions", "d_model", "n_heads", "n_layers")}
-    model = GPT2(GPT2Config(**sizes, write_scale=arm.write_scale, seed=seed))
+    model = GPT2(GPT2Config(**shared_fields(arm, GPT2Config), seed=seed))
     ids = windows(arm, tokenizer, "train")
     history = fit(model, arm, ids, seed, stop_at)
     metrics |= ending(history)

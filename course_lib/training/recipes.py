@@ -145,3 +145,12 @@ def optimise(
     return train(
         model, batches, loss_fn, made, steps=recipe.steps, schedule=factor, seed=seed, stop_at=stop_at, **options
     )
+
+
+def by_recipe(
+    model: nn.Module, batches: Callable[[int], Batch], loss_fn: LossFn, recipe: Recipe, seed: int,
+    stop_at: int | None = None, **options: Any,
+) -> History:  # fmt: skip
+    """`optimise` with all that a `Recipe` says: its optimizer, schedule and floor too."""
+    chosen: dict[str, Any] = {"optimizer": recipe.optimizer, "schedule": recipe.schedule, "floor": recipe.floor}
+    return optimise(model, batches, loss_fn, recipe, seed, stop_at, **chosen, **options)
