@@ -13,6 +13,7 @@ from torch import nn
 
 from course_lib.checks import check_choice
 from course_lib.models.gpt2 import GPT2, GPT2Config
+from course_lib.models.modernbert import ModernBertConfig, ModernBertForMaskedLM
 from course_lib.models.pythia import Pythia, PythiaConfig
 from course_lib.models.residual_mlp import ResidualMLP, ResidualMLPConfig
 from course_lib.models.sparse_bert import SparseBert, SparseBertConfig
@@ -33,6 +34,7 @@ class Origin:
 MODELS = {
     "residual-mlp": Origin(ResidualMLP, ResidualMLPConfig, "norm_dynamics", "pre-norm lr=0.001", 0),
     "gpt2-english": Origin(GPT2, GPT2Config, "gpt2_english", "GPT-2", 0),
+    "modernbert-english": Origin(ModernBertForMaskedLM, ModernBertConfig, "modernbert_english", "ModernBERT", 0),
     "sparse-bert-tiny": Origin(SparseBert, SparseBertConfig, "sparse_bert_tiny", "SparseBert tiny", 0),
     "pythia-rope": Origin(Pythia, PythiaConfig, "positions", "rope", 0),
     "pythia-sinusoidal": Origin(Pythia, PythiaConfig, "positions", "sinusoidal", 0),

@@ -20,6 +20,7 @@ from course_lib.experiments import (
     get_study,
     load,
     masked_language,
+    modernbert_english,
     norm_placement,
     positions,
     record,
@@ -30,7 +31,8 @@ from course_lib.pretrained import MODELS, Origin, save
 
 CHECKPOINTS = Path("checkpoints")
 TRAINED_BY = {
-    "gpt2_english": english, "sparse_bert_tiny": masked_language, "positions": positions,
+    "gpt2_english": english, "modernbert_english": modernbert_english, "sparse_bert_tiny": masked_language,
+    "positions": positions,
 }  # fmt: skip
 
 

@@ -15,19 +15,12 @@ TINY = Config(
 )  # fmt: skip
 
 
-def test_arms_of_one_task_differ_in_what_their_names_say():
-    for task, may in (("needles", {"global_every"}), ("english", {"global_every", "steps"})):
-        arms = {name: config for name, config in STUDY.arms.items() if config["task"] == task}
-        first = next(iter(arms.values()))
-        for config in arms.values():
-            assert {field for field in config if config[field] != first[field]} <= may
-            assert config["n_layers"] == alternation.LAYERS
-        if task == "needles":
-            assert {config["local_attention"] for config in arms.values()} == {2 * alternation.RADIUS}
-            assert [config["global_every"] for config in arms.values()] == [1, 3, 6, None]
-    equal = {name: config["steps"] for name, config in STUDY.arms.items() if config["task"] == "english"}
-    assert equal.pop("English, all global, equal seconds") < 240 < equal.pop("English, all local, equal seconds")
-    assert set(equal.values()) == {240}
+def test_arms_differ_in_what_their_names_say():
+    first = next(iter(STUDY.arms.values()))
+    for config in STUDY.arms.values():
+        assert {field for field in config if config[field] != first[field]} <= {"global_every"}
+    assert [config["global_every"] for config in STUDY.arms.values()] == [1, 3, 6, None]
+    assert (first["n_layers"], first["local_attention"]) == (alternation.LAYERS, 2 * alternation.RADIUS)
 
 
 def test_layers_that_are_made_local_see_near_and_keep_their_weights():
@@ -54,15 +47,3 @@ def test_a_search_is_judged_by_distance_and_without_its_global_layers(monkeypatc
     assert names == {f"far_without_{name}" for name in removed}
     assert {"accuracy", "accuracy_near", "accuracy_far", "accuracy_1_16", "cpu_seconds_per_step"} < set(metrics)
     assert set(alternation.run(config, 0, 1).metrics) == {"final_loss", "diverged", "cpu_seconds_per_step"}
-
-
-@pytest.mark.slow
-def test_english_is_judged_on_a_part_of_the_held_out_windows(monkeypatch):
-    monkeypatch.setattr(masked_english, "SOURCES", {"factbook": "text"})
-    asked, real = [], masked_english.losses_by_source
-    monkeypatch.setattr(masked_english, "losses_by_source", lambda *a: asked.append(a[2]) or real(*a))
-    config = replace(TINY, task="english", data=("factbook",), tokenizer="prose-4k")
-    metrics = alternation.run(asdict(config), 0, None).metrics
-    assert asked == [alternation.EVERY]
-    assert metrics["validation_loss"] == pytest.approx(metrics["factbook_loss"])
-    assert 7 < metrics["factbook_loss"] < 9
