@@ -1,5 +1,7 @@
 """Gaps in a sentence of one's own, filled by a masked language model: what it thinks of, and how likely."""
 
+import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from course_lib.checks import check_range
 from course_lib.corpora.cloze import GAP
+from course_lib.paths import verified
 from course_lib.tokenization import END, MASK, SPECIAL, START, Tokenizer
 from course_lib.tokenization.tokenizer import SPACE
 
@@ -18,6 +21,18 @@ class Filling(NamedTuple):
 
     pieces: list[str]
     probabilities: list[float]
+
+
+class Question(NamedTuple):
+    """A sentence with one gap, and the words that a person would put there."""
+
+    text: str
+    answers: list[str]
+
+
+def common_sense() -> list[Question]:
+    """Forty sentences, written before the model was trained that is asked. Raises ValueError for a damaged file."""
+    return [Question(**row) for row in json.loads(verified("common_sense_gaps.json").read_text("utf-8"))]
 
 
 def with_gaps(text: str, tokenizer: Tokenizer) -> list[int]:
@@ -33,18 +48,30 @@ def with_gaps(text: str, tokenizer: Tokenizer) -> list[int]:
     return [START, *(MASK if i == gap else i for i in kept), END]
 
 
-@torch.no_grad()
 def fill_gaps(model: nn.Module, tokenizer: Tokenizer, text: str, count: int = 5) -> list[Filling]:
-    """The `count` likeliest pieces for each gap of `text`, in order; special tokens are left out of the list.
+    """The `count` likeliest pieces for each gap of `text`, in order: `fill` for the ids of `with_gaps`.
+
+    Raises ValueError as both do.
+    """
+    check_range("count", count, 1, tokenizer.vocab_size - len(SPECIAL))  # before the text is read
+    return fill(model, tokenizer, with_gaps(text, tokenizer), count)
+
+
+@torch.no_grad()
+def fill(model: nn.Module, tokenizer: Tokenizer, ids: Sequence[int], count: int = 5) -> list[Filling]:
+    """The `count` likeliest pieces for each <mask> of `ids`, in order; special tokens are left out of the list.
 
     `model` maps ids (1, T) and places `at` (1, M) to logits (1, M, V), in eval mode; it is not told what stands in the
-    other gaps. Probabilities are those among all tokens. Raises ValueError as `with_gaps`, and for a count outside 1 to
-    the number of pieces.
+    other gaps. Probabilities are those among all tokens. Raises ValueError for ids without <mask>, and for a count
+    outside 1 to the number of pieces.
     """
     check_range("count", count, 1, tokenizer.vocab_size - len(SPECIAL))
-    ids = torch.tensor([with_gaps(text, tokenizer)], device=next(model.parameters()).device)  # (1, T)
-    at = (ids == MASK).nonzero()[:, 1].unsqueeze(0)  # (1, M)
-    shares = model(ids, at=at)[0].float().softmax(-1).cpu()  # (M, V)
+    rows = torch.tensor([list(ids)])  # (1, T)
+    at = (rows == MASK).nonzero()[:, 1].unsqueeze(0)  # (1, M)
+    if not at.numel():
+        raise ValueError(f"ids: none of the {len(ids)} is <mask>")
+    device = next((x.device for x in (*model.parameters(), *model.buffers())), None)
+    shares = model(rows.to(device), at=at.to(device))[0].float().softmax(-1).cpu()  # (M, V)
     best = shares[:, len(SPECIAL) :].topk(count)
     return [
         Filling([tokenizer.piece(i + len(SPECIAL)).removeprefix(SPACE) for i in row], values)

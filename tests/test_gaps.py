@@ -1,6 +1,5 @@
 """Gaps filled by a model: where the mask stands, what is listed, and the forty sentences written beforehand."""
 
-import json
 import re
 
 import pytest
@@ -9,12 +8,10 @@ from torch import nn
 
 from course_lib import tokenization
 from course_lib.corpora.cloze import GAP
-from course_lib.gaps import fill_gaps, with_gaps
+from course_lib.gaps import common_sense, fill, fill_gaps, with_gaps
 from course_lib.tokenization import END, MASK, SPECIAL, START
-from tests.conftest import ROOT
 
 TOKENIZER = tokenization.load("prose-4k")
-GAPS = json.loads((ROOT / "tests" / "models" / "common_sense_gaps.json").read_text("utf-8"))
 
 
 class Biased(nn.Module):
@@ -84,11 +81,20 @@ def test_bad_input_names_itself(text, count, words):
         fill_gaps(Biased(torch.ones(4000)), TOKENIZER, text, count)
 
 
+def test_ids_are_filled_as_the_text_is():
+    model = Biased(torch.arange(1.0, 4001))
+    text = "The ____ and the ____."
+    assert fill(model, TOKENIZER, with_gaps(text, TOKENIZER), 2) == fill_gaps(model, TOKENIZER, text, 2)
+    with pytest.raises(ValueError, match="ids: none of the 3 is <mask>"):
+        fill(model, TOKENIZER, [START, 300, END])
+
+
 def test_each_of_the_forty_has_one_gap_and_answers_of_one_piece():
-    assert len(GAPS) == len({gap["text"] for gap in GAPS}) == 40
-    for gap in GAPS:
-        assert gap["text"].count(GAP) == 1
-        for answer in gap["answers"]:
+    gaps = common_sense()
+    assert len(gaps) == len({gap.text for gap in gaps}) == 40
+    for gap in gaps:
+        assert gap.text.count(GAP) == 1
+        for answer in gap.answers:
             (piece,) = TOKENIZER.encode(answer)
             assert piece >= len(SPECIAL)
-            assert with_gaps(gap["text"], TOKENIZER).count(MASK) == 1
+            assert with_gaps(gap.text, TOKENIZER).count(MASK) == 1

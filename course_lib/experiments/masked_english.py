@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from course_lib import tokenization
 from course_lib.experiments.study import Outcome, ending, mean_losses, outcome_of, shared_fields
 from course_lib.masking import hide, masked_batches, masked_loss, masked_losses
-from course_lib.models.bigram import KneserNeyBigram, count_bigrams
+from course_lib.models.bigram import TwoSidedBigram, count_bigrams
 from course_lib.models.modernbert import ModernBertConfig, ModernBertForMaskedLM
 from course_lib.training import History, by_recipe, windows
 from course_lib.training.recipes import SOURCES, Recipe
@@ -54,44 +54,37 @@ def fit(model: ModernBertForMaskedLM, config: Config, seed: int, stop_at: int | 
     return by_recipe(model, batches, masked_loss, config, seed, stop_at, **options)
 
 
-def held_out(name: str, config: Config, every: int = 1) -> Tensor:
-    """Every `every`-th window of one source that is not for training, (N, T), each beginning with <s>."""
-    return windows((name,), "validation", config.length - 1, config.tokenizer, start=True)[::every]
+def held_out(name: str, config: Config) -> Tensor:
+    """The windows (N, T) of one source that are not for training, each beginning with <s>."""
+    return windows((name,), "validation", config.length - 1, config.tokenizer, start=True)
 
 
-def losses_by_source(model: ModernBertForMaskedLM, config: Config, every: int = 1) -> dict[str, Tensor]:
+def losses_by_source(model: ModernBertForMaskedLM, config: Config) -> dict[str, Tensor]:
     """Loss in nats of each hidden token of the held-out windows of each source: BERT's 15 %, the same for all arms."""
     device, vocab_size = next(model.parameters()).device, model.config.vocab_size
     return {
         name: masked_losses(
-            model, held_out(name, config, every).to(device), vocab_size, JUDGED_RATE, SEED_OF_HELD_OUT, 32
+            model, held_out(name, config).to(device), vocab_size, JUDGED_RATE, SEED_OF_HELD_OUT, 32
         ).cpu()
         for name in SOURCES
     }
 
 
-def table_losses_by_source(config: Config, every: int = 1) -> dict[str, Tensor]:
-    """The same of a table that sees both true neighbours: P(token | before) P(after | token), a two-sided bigram.
+def table_losses_by_source(config: Config) -> dict[str, Tensor]:
+    """The same of `TwoSidedBigram`, counted on the text of the arm, a table that sees both neighbours.
 
-    Its P is `KneserNeyBigram`, counted on the text of the arm. The neighbours are the true ones, even where the model
-    finds a mask; the last token of a window has only one.
+    It is shown the true ones, even where the model finds a mask.
     """
     vocab_size = tokenization.load(config.tokenizer).vocab_size
-    counted = KneserNeyBigram(count_bigrams(text(config)[:, 1:].flatten(), vocab_size))
-    follows = counted(torch.arange(vocab_size))  # (V, V): log P(column | row)
-    leads_to = follows.T.contiguous()
+    table = TwoSidedBigram(count_bigrams(text(config)[:, 1:].flatten(), vocab_size))
     losses = {}
     for name in SOURCES:
-        shown = held_out(name, config, every)
+        shown = held_out(name, config)
         hidden = hide(shown, vocab_size, JUDGED_RATE, SEED_OF_HELD_OUT)
-        before, after = (shown.gather(1, (hidden.at + d).clamp(max=shown.shape[1] - 1)) for d in (-1, 1))
-        last = hidden.at == shown.shape[1] - 1
-        parts = []
-        for rows in zip(before, after, last, hidden.targets, strict=True):  # a window at a time: (M, V) is small
-            b, a, end, truth = rows
-            both = follows[b] + leads_to[a].masked_fill(end.unsqueeze(1), 0.0)
-            parts.append(nn.functional.cross_entropy(both, truth, reduction="none"))
-        losses[name] = torch.stack(parts)
+        rows = zip(shown.split(1), hidden.at.split(1), hidden.targets, strict=True)  # one at a time: (M, V) is small
+        losses[name] = torch.stack(
+            [nn.functional.cross_entropy(table(ids, at=at)[0], truth, reduction="none") for ids, at, truth in rows]
+        )
     return losses
 
 
@@ -114,18 +107,18 @@ class StepTimes:
 
 
 def train_arm(
-    config: dict[str, Any], seed: int, stop_at: int | None, every: int = 1, **options: Any
+    config: dict[str, Any], seed: int, stop_at: int | None, **options: Any
 ) -> tuple[ModernBertForMaskedLM, Outcome]:
     """Train one arm: the model, and the outcome with its losses on held-out text, each source's too.
 
-    `every` judges it on that part of the held-out windows. A run that is stopped early is not judged.
+    A run that is stopped early is not judged.
     """
     arm, times = Config(**config), StepTimes()
     model = model_of(arm, seed)
     history = fit(model, arm, seed, stop_at, progress=False, on_step=times, **options)
     metrics = ending(history) | times.metric()
     if stop_at is None and not history.diverged:
-        metrics |= mean_losses(losses_by_source(model, arm, every), "loss")
+        metrics |= mean_losses(losses_by_source(model, arm), "loss")
     return model, outcome_of(model, history, metrics)
 
 

@@ -43,7 +43,7 @@ LESSONS = (  # number, name, title, question, after, minutes
     ),
     Lesson(6, "tokenizer_training", "Tokenizer training", "How is Japanese cut into pieces?", minutes=45),
     Lesson(7, "vision_transformer", "Vision transformer", "What does a picture look like as tokens?", (3,)),
-    Lesson(8, "modernbert_mlm", "ModernBERT MLM", "What does filling gaps teach the attention?", (4, 5, 6)),
+    Lesson(8, "modernbert_mlm", "ModernBERT MLM", "What does filling gaps teach the attention?", (4, 5, 6), minutes=45),
     Lesson(9, "moe_vs_dense", "MoE against dense", "What do experts buy at equal compute?", (3,)),
     Lesson(10, "mla_and_alibi", "MLA and ALiBi", "How small can the KV cache be?", (5,)),
     Lesson(11, "hybrid_sparse_encoder", "Hybrid sparse encoder", "Which design is best, at equal budget?", (8,)),

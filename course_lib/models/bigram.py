@@ -88,6 +88,30 @@ class KneserNeyBigram(CountedBigram):
         self.frequency = before.to(counts) / before.sum().to(counts)
 
 
+class TwoSidedBigram(nn.Module):
+    """Both neighbours and a table: log P(token | before) + log P(after | token), a masked language model that counts.
+
+    P is `KneserNeyBigram` of counts (V, V). ids (B, T) and places `at` (B, M) -> logits (B, M, V). The last token of a
+    row has only the one before it, the first only the one after. What stands at `at` itself is not looked at. Raises
+    ValueError as KneserNeyBigram does, and for ids outside the vocabulary.
+    """
+
+    follows: Tensor  # (V, V): log P(column | row)
+
+    def __init__(self, counts: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("follows", KneserNeyBigram(counts)(torch.arange(len(counts), device=counts.device)))
+
+    def forward(self, ids: Tensor, *, at: Tensor) -> Tensor:
+        """ids (B, T), at (B, M) -> logits (B, M, V)."""
+        check_token_ids("ids", ids, len(self.follows))
+        length = ids.shape[1]
+        before, after = (ids.gather(1, (at + d).clamp(0, length - 1)) for d in (-1, 1))  # (B, M) each
+        first, last = (at == 0).unsqueeze(-1), (at == length - 1).unsqueeze(-1)  # (B, M, 1)
+        said = self.follows[before].masked_fill(first, 0.0)
+        return said + self.follows.T[after].masked_fill(last, 0.0)  # (B, M, V)
+
+
 @dataclass(frozen=True)
 class BigramConfig:
     """Sizes of a BigramNetwork; __post_init__ raises ValueError for one that is not a whole number of 1 or more."""

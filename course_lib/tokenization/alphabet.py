@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from course_lib.checks import check_at_least
-from course_lib.tokenization.tokenizer import SPECIAL, Tokenizer
+from course_lib.tokenization.tokenizer import SPECIAL, Tokenizer, check_text
 from course_lib.tokenization.training import train
 
 BYTES = 256
@@ -29,20 +29,24 @@ def frequent_characters(texts: Iterable[str], most: int, coverage: float = COVER
 def without_others(texts: Iterable[str], kept: str) -> list[str]:
     """`texts` with a line break for each run of other characters than `kept`: no piece reaches over it, and no word
     begins behind it, as one would in a text of its own."""
-    others = re.compile(f"[^{re.escape(kept)}]+")
+    others = re.compile(f"[^{re.escape(kept)}]+" if kept else r"(?s:.)+")
     return [others.sub("\n", text) for text in texts]
 
 
 def train_small(
     texts: Iterable[str], vocab_size: int, *, add_dummy_prefix: bool = True, model_type: str = "unigram"
 ) -> Tokenizer:
-    """`tokenization.train` for any size from 270: at most half of the room goes to single characters.
+    """`tokenization.train` for small sizes, from some 280 on: at most half of the room goes to single characters.
 
     Japanese has some two thousand characters; SentencePiece gives a piece to each that makes up its coverage, of at
     least 98 %, and refuses a vocabulary that they would fill. Here the rarer ones are spelled in bytes. Raises
     ValueError as `train` does, and for a size below 270.
     """
+    if isinstance(texts, str):
+        raise ValueError("texts is one string; needed are several, such as a list: each character would be a text")
     texts = list(texts)
+    for text in texts:
+        check_text(text)
     room = check_at_least("vocab_size", vocab_size, LEAST + 7) - LEAST
     kept = frequent_characters(texts, room // 2)
     return train(

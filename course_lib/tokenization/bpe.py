@@ -31,6 +31,10 @@ class BPE:
     prefix: bool = True
     counts: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if isinstance(self.merges, str) or len(set(self.merges)) < len(self.merges):
+            raise ValueError(f"merges={self.merges!r:.80}; needed is a sequence of pieces, none of them twice")
+
     @cached_property
     def rank(self) -> dict[str, int]:
         """When each piece was learned: 0 for the first."""

@@ -74,6 +74,8 @@ def card(tokenizer: Tokenizer, corpus: str, held_out: Sequence[str]) -> dict[str
 
     Raises ValueError where held_out has no characters.
     """
+    if isinstance(held_out, str):
+        raise ValueError("held_out is one string; needed are several, such as a list: each character would be a text")
     characters = sum(map(len, held_out))
     if not characters:
         raise ValueError("held_out has no characters; needed is at least one")

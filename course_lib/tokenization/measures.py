@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from course_lib.checks import check_at_least
 from course_lib.tokenization.tokenizer import SPACE
 
 Encode = Callable[[str], Sequence[str]]  # text to pieces
@@ -37,11 +38,16 @@ def measure(encode: Encode, vocab_size: int, train: Iterable[str], held_out: Ite
     Chances are counts plus one over all `vocab_size` pieces, and one more, the end of each text: with it, the bits
     tell a whole text from its beginning. Raises ValueError where there are no held-out characters.
     """
+    if isinstance(train, str) or isinstance(held_out, str):
+        raise ValueError("train or held_out is one string; needed are several texts, such as a list")
+    check_at_least("vocab_size", vocab_size, 1)
     held = list(held_out)
     counts, found = (Counter(p for text in texts for p in [*encode(text), ""]) for texts in (train, held))
     characters = sum(map(len, held))
     if not characters:
         raise ValueError("held_out has no characters; needed is at least one")
+    if (used := len((counts | found).keys() - {""})) > vocab_size:
+        raise ValueError(f"vocab_size={vocab_size}; the texts were cut into {used} different pieces")
     total = counts.total() + vocab_size + 1
     bits = -sum(n * math.log2((counts[piece] + 1) / total) for piece, n in found.items())
     del found[""]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import sentencepiece
 
-from course_lib.checks import check_at_least
+from course_lib.checks import check_at_least, check_not_negative
 from course_lib.tokenization.tokenizer import SPACE, Tokenizer, check_text
 
 UNKNOWN_PENALTY = 10.0  # SentencePiece: a character without a piece costs so many nats more than the rarest piece
@@ -65,8 +65,7 @@ class Lattice:
 
         At alpha = 1 the last is the log probability of the text, however it is cut. Raises ValueError for alpha < 0.
         """
-        if not alpha >= 0:
-            raise ValueError(f"alpha={alpha}; it must be 0 or more")
+        check_not_negative("alpha", alpha)
         sums = [0.0]
         for edges in self.ending[1:]:
             sums.append(_log_sum([sums[e.start] + alpha * e.score for e in edges]))
@@ -109,7 +108,9 @@ class Lattice:
 
 
 def _log_sum(logs: Sequence[float]) -> float:
-    top = max(logs)
+    top = max(logs, default=-math.inf)
+    if top == -math.inf:  # a place that no cut passes
+        return top
     return top + math.log(sum(math.exp(x - top) for x in logs))
 
 

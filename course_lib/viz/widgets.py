@@ -18,6 +18,16 @@ def sentence_of(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
+def live_image() -> tuple[widgets.Image, Callable[[Figure], None]]:
+    """A picture to display while something runs, and the function that puts another figure into it."""
+    picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+
+    def show(figure: Figure) -> None:
+        picture.value = png(figure)
+
+    return picture, show
+
+
 class Described(Protocol):
     """What `compute` returns: arrays that can also say in one line what they hold."""
 

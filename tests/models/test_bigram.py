@@ -16,6 +16,7 @@ from course_lib.models.bigram import (
     BigramNetwork,
     CountedBigram,
     KneserNeyBigram,
+    TwoSidedBigram,
     count_bigrams,
     counted_loss,
 )
@@ -281,3 +282,18 @@ def test_kneser_ney_asks_what_a_token_follows():
     assert plain[3] < plain[2]
     with pytest.raises(ValueError, match="no pair that was seen once"):
         KneserNeyBigram(torch.full((3, 3), 2.0))
+
+
+def test_both_neighbours_say_what_stands_between():
+    counts = count_bigrams(STREAM, VOCABULARY)
+    follows = KneserNeyBigram(counts)(torch.arange(VOCABULARY))  # row: the current token
+    ids, at = torch.tensor([[0, 5, 1, 2]]), torch.tensor([[0, 1, 3]])
+    logits = TwoSidedBigram(counts)(ids, at=at)[0]
+    torch.testing.assert_close(logits[0], follows[:, 5])  # nothing stands before it
+    torch.testing.assert_close(logits[1], follows[0] + follows[:, 1])
+    torch.testing.assert_close(logits[2], follows[1])  # nothing stands after it
+    changed = ids.clone()
+    changed[0, 1] = 3
+    assert torch.equal(TwoSidedBigram(counts)(changed, at=at)[0, 1], logits[1])  # the gap's own token is not looked at
+    with pytest.raises(ValueError, match="6"):
+        TwoSidedBigram(counts)(torch.tensor([[6]]), at=torch.tensor([[0]]))

@@ -87,3 +87,12 @@ def test_a_card_says_what_was_measured():
     assert list(card_table({"a": facts, "b": facts}).columns) == ["a", "b"]
     with pytest.raises(ValueError, match="held_out has no characters"):
         card(made, "", [""])
+
+
+def test_what_a_card_says():
+    facts = card(tokenization.load("japanese-8k"), "", ["ab cd"])
+    n = len(tokenization.load("japanese-8k").pieces("ab cd"))
+    assert facts["tokens a word (fertility)"] == f"{n / 2:.2f}"
+    assert facts["space before the text"] == "no"
+    assert facts["unknown characters"] == "bytes"
+    assert card(tokenization.load("english-4k"), "", ["ab"])["space before the text"] == "yes"

@@ -5,17 +5,16 @@ from collections.abc import Callable
 import ipywidgets as widgets
 
 from course_lib.lessons.multi_head_attention.induction_birth import Film, birth_frame, plot_birth
-from course_lib.viz.animate import png
-from course_lib.viz.widgets import ControlPanel
+from course_lib.viz.widgets import ControlPanel, live_image
 
 
 def live_picture(every: int = 2) -> tuple[widgets.Image, Callable[[Film], None]]:
     """A picture to display, and the function that draws every `every`-th frame of a film into it: `Film(show=...)`."""
-    picture = widgets.Image(format="png", layout=widgets.Layout(max_width="100%", object_fit="contain"))
+    picture, put = live_image()
 
     def show(film: Film) -> None:
         if len(film.frames) % every == 1 % every:
-            picture.value = png(plot_birth(birth_frame(film, film.steps[-1])))
+            put(plot_birth(birth_frame(film, film.steps[-1])))
 
     return picture, show
 

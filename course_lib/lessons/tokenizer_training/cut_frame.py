@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 
 from course_lib import corpora
 from course_lib.checks import check_choice
-from course_lib.lessons.tokenizer_training.tiles import colours, draw_tiles, frame, lines_of
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.alphabet import train_small
 from course_lib.tokenization.measures import Measures, measure
 from course_lib.viz.plots import headline, new_figure
+from course_lib.viz.tiles import colours, draw_tiles, frame, lines_of
 
 SIZES = (300, 500, 1000, 2000, 4000, 8000, 16000)
 LANGUAGES = {"Japanese": "ja", "English": "en"}

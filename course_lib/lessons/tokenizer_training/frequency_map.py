@@ -50,14 +50,13 @@ def frequency_map(counts: Counter[str], pieces: set[str], marked: Mapping[str, i
     `marked` are strings, with their counts, that will be shown by name.
     """
     top = max(counts.values(), default=LEAST)
-    edges = 2.0 ** np.arange(np.log2(LEAST), np.log2(top) + 1)
+    edges = 2.0 ** np.arange(np.log2(LEAST), np.floor(np.log2(top)) + 2)  # the last is above `top`
     strings, found = np.zeros((2, len(LENGTHS), len(edges) - 1))
     for string, count in counts.items():
         if count >= LEAST and len(string) in LENGTHS:
             at = len(string) - LENGTHS[0], int(np.searchsorted(edges, count, "right")) - 1
-            if at[1] < strings.shape[1]:
-                strings[at] += 1
-                found[at] += string in pieces
+            strings[at] += 1
+            found[at] += string in pieces
     share = np.where(strings > 0, found / np.maximum(strings, 1), np.nan)
     return FrequencyMap(edges, share, strings, {s: (n, s in pieces) for s, n in marked.items()})
 

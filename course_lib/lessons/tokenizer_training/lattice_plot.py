@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Arc
 
-from course_lib.lessons.tokenizer_training.tiles import label
 from course_lib.tokenization.unigram import Cut, Edge, Unigram
 from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
+from course_lib.viz.tiles import label
 
 LONGEST = 24
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
-from course_lib.lessons.tokenizer_training.tiles import colours, draw_tiles, frame, width
+from course_lib.checks import check_at_least
 from course_lib.tokenization.bpe import BPE, split_words
 from course_lib.viz.plots import GREY, headline, new_figure
+from course_lib.viz.tiles import colours, draw_tiles, frame, width
 
 SHOWN = 7  # lines of history
 LONGEST = 40
@@ -44,6 +45,8 @@ class MergeView:
 
 def merge_steps(bpe: BPE, text: str) -> list[Step]:
     """The merges of `bpe` that change the cut of `text`, in the order learned. Raises ValueError as `BPE.encode`."""
+    if len(bpe.counts) != len(bpe.merges):
+        raise ValueError(f"bpe has {len(bpe.merges)} merges and {len(bpe.counts)} counts; needed is one for each")
     words = split_words(text, bpe.prefix)
     steps, before = [], list(BPE((), bpe.prefix).encode(text))
     for when, piece in enumerate(bpe.merges):
@@ -59,6 +62,7 @@ def merge_view(bpe: BPE, text: str, step: int) -> MergeView:
     """`text` after the first `step` merges that change it. Raises ValueError for an empty text and a long one."""
     if not 1 <= len(text) <= LONGEST:
         raise ValueError(f"text has {len(text)} characters; write 1 to {LONGEST}")
+    check_at_least("step", step, 0)
     steps = merge_steps(bpe, text)
     done = min(step, len(steps))
     return MergeView(tuple(BPE((), bpe.prefix).encode(text)), tuple(steps[:done]), len(steps) - done)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import ipywidgets as widgets
 
-from course_lib.lessons.tokenizer_training.merge_frame import MergeView, merge_steps, merge_view, plot_merges
+from course_lib.lessons.tokenizer_training.merge_frame import LONGEST, MergeView, merge_steps, merge_view, plot_merges
 from course_lib.tokenization.bpe import BPE
 from course_lib.viz.widgets import ControlPanel
 
@@ -30,7 +30,8 @@ def merge_panel(trained: Mapping[str, tuple[BPE, str]]) -> ControlPanel:
         bpe, text = trained[controls["language"].value]
         if controls["text"].value in texts:
             controls["text"].value = text
-        controls["step"].max = max(1, len(merge_steps(bpe, controls["text"].value)))
+        if 1 <= len(text := controls["text"].value) <= LONGEST:  # others are refused; their steps could take hours
+            controls["step"].max = max(1, len(merge_steps(bpe, text)))
 
     def compute(language: str, step: int, text: str) -> MergeView:
         return merge_view(trained[language][0], text, step)

@@ -52,6 +52,9 @@ def _line(sizes: Mapping[int, list[Mapping[str, float]]]) -> Sizes:
     if few := [size for size in ordered if len(sizes[size]) not in T_975]:
         raise ValueError(f"record: {len(sizes[few[0]])} seeds of {few[0]} pieces; needed are 2 to {max(T_975)}")
 
+    if wrong := [size for size in ordered if not np.isfinite([m["bits_per_character"] for m in sizes[size]]).all()]:
+        raise ValueError(f"record: a training of {wrong[0]} pieces has no finite bits_per_character")
+
     def column(name: str) -> np.ndarray:
         return np.array([np.mean([metrics[name] for metrics in sizes[size]]) for size in ordered])
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from course_lib.lessons.multi_head_attention.head_plots import plot_ablation, plot_score_grids
+from course_lib.lessons.multi_head_attention.head_plots import plot_ablation
 from course_lib.lessons.multi_head_attention.next_token import next_token, plot_next_token
 from course_lib.lessons.multi_head_attention.sharing import plot_sharing
 from course_lib.models.gpt2 import GPT2, GPT2Config
 from course_lib.tokenization import load as load_tokenizer
+from course_lib.viz.head_grids import plot_score_grids
 
 
 def test_score_grids_hold_their_numbers():

@@ -27,7 +27,7 @@ OTHERS = {
         "the answer is": lambda word, merges: [word, word],
     },
     "viterbi": {
-        "needed is the list of pieces alone": lambda text, scores: (SOLUTIONS.viterbi(text, scores), 1.0),
+        "needed is a list of pieces": lambda text, scores: (SOLUTIONS.viterbi(text, scores), 1.0),
         "the answer is": lambda text, scores: [text],
     },
     "weights": {"the answer is": lambda sums, edges, alpha: [0.1] * len(edges)},

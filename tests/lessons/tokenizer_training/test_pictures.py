@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from course_lib import tokenization
+from course_lib import corpora, tokenization
 from course_lib.lessons.tokenizer_training.cut_frame import SENTENCES, Vocabularies, cut_view, plot_cut
 from course_lib.lessons.tokenizer_training.cut_widget import cut_panel
 from course_lib.lessons.tokenizer_training.drawing import plot_pipeline
@@ -21,11 +21,12 @@ from course_lib.lessons.tokenizer_training.lattice_plot import lattice_view, plo
 from course_lib.lessons.tokenizer_training.merge_frame import merge_steps, merge_view, plot_merges
 from course_lib.lessons.tokenizer_training.merge_widget import merge_panel
 from course_lib.lessons.tokenizer_training.study_plots import plot_sizes, sizes_of
-from course_lib.lessons.tokenizer_training.tiles import colours, label, lines_of, width
 from course_lib.tokenization.bpe import BPE
+from course_lib.tokenization.measures import measure
 from course_lib.tokenization.unigram import Unigram
 from course_lib.viz import plots
 from course_lib.viz.animate import png
+from course_lib.viz.tiles import colours, label, lines_of, width
 
 FEW = Vocabularies(n_sentences=1500, n_held_out=100)
 ABC = BPE(("ab", "abc", "zz", "▁abc"), True, (9, 4, 3, 2))
@@ -83,6 +84,7 @@ def test_what_cannot_be_cut_is_told():
         cut_view(FEW, "English", 16000, "unigram", "a")
 
 
+@pytest.mark.slow
 def test_the_widget_of_cuts():
     panel = cut_panel(FEW)
     assert panel.shown == cut_view(FEW, "Japanese", 300, "bpe", SENTENCES["ja"])
@@ -200,3 +202,38 @@ def test_no_title_is_wider_than_its_figure():
     for figure in (plot_pipeline(), plot_sizes(sizes_of(record()))):
         assert figure.get_figwidth() <= plots.MAX_WIDTH
         assert max(map(len, re.split("\n", title(figure)))) <= 110
+
+
+def test_a_count_at_an_edge_is_in_the_bin_that_it_begins():
+    view = frequency_map({"ab": 4, "cd": 8, "ef": 16}, {"cd"}, {})
+    assert view.strings[0].tolist() == [1, 1, 1]
+    assert view.share[0].tolist() == [0, 1, 0]
+
+
+def test_first_row_has_no_space_where_there_is_no_prefix():
+    assert merge_view(BPE(("ab",), False, (2,)), "abc", 0).start == ("a", "b", "c")
+
+
+def test_measures_are_of_held_out_sentences():
+    for language, prefix in (("ja", False), ("en", True)):
+        tokenizer, found = FEW.get(language, "bpe", 300)
+        train, held = (corpora.sentence_pairs(split)[language] for split in ("train", "validation"))
+        assert found == measure(tokenizer.pieces, 300, train[:1500], held[:100])
+        assert tokenizer.pieces("\n")[0].startswith("▁") == prefix
+
+
+def test_alpha_reaches_the_picture():
+    unigram = Unigram(tokenization.load("japanese-8k"))
+    assert lattice_view(unigram, "勉強しています。", 0.5).shares == unigram.lattice("勉強しています。").marginals(0.5)
+
+
+def test_columns_of_the_study_are_not_mixed_up():
+    bpe = sizes_of(record())["en", "bpe"]
+    assert (bpe.bigram[0], bpe.unigram[0], bpe.characters[0]) == (2.5, 4.0, 2.0)
+
+
+def test_a_long_text_is_refused_before_its_merges_are_sought():
+    panel = merge_panel({"letters": (ABC, "abc")})
+    panel.controls["text"].value = "abc" * 3334
+    assert "write 1 to 40" in panel.figure().axes[0].texts[0].get_text()
+    assert panel.controls["step"].max == 3

@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterable
+from copy import copy
 from typing import Any
 
-from course_lib.exercises import Wrong
+import numpy as np
+from torch import Tensor
+
+from course_lib.exercises import Wrong, call
 from course_lib.exercises.mistakes import Mistakes
 
 Cases = Iterable[tuple[tuple[Any, ...], Any, str]]  # arguments, the learner's answer, and what is said of the case
@@ -12,7 +16,7 @@ Cases = Iterable[tuple[tuple[Any, ...], Any, str]]  # arguments, the learner's a
 
 def judge(cases: Cases, right: Callable[..., Any], mistakes: Mistakes) -> None:
     """Raise Wrong unless each answer is what `right` gives: with the sentence of the mistake that gives all of them."""
-    told = list(cases)
+    told = [(args, plain(got), said) for args, got, said in cases]
     wrong = [(args, got, said) for args, got, said in told if not same(got, right(*args))]
     if not wrong:
         return
@@ -21,6 +25,21 @@ def judge(cases: Cases, right: Callable[..., Any], mistakes: Mistakes) -> None:
             raise Wrong(sentence)
     args, got, said = wrong[0]
     raise Wrong(f"For {said} the answer is {right(*args)!r}, and yours {got!r}.")
+
+
+def plain(answer: Any) -> Any:
+    """`answer` in Python's own types: numbers and arrays of NumPy and torch are right as well."""
+    if isinstance(answer, np.generic | np.ndarray | Tensor):
+        return answer.tolist()
+    return [plain(a) for a in answer] if isinstance(answer, list) else answer
+
+
+def call_for_list(fn: Callable[..., Any], *args: Any, of: str = "pieces") -> list[Any]:
+    """Call the learner's function with copies of `args`; Wrong for what is no list. The list returned is a copy."""
+    answer = plain(call(fn, *map(copy, args)))
+    if not isinstance(answer, list):
+        raise Wrong(f"You return a {type(answer).__name__}; needed is a list of {of}, and nothing else.")
+    return list(answer)
 
 
 def same(a: Any, b: Any) -> bool:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from course_lib.exercises import Wrong, call, checker
+from course_lib.exercises import Wrong, checker
 from course_lib.exercises.mistakes import Mistakes
-from course_lib.lessons.tokenizer_training.exercises.answers import judge
+from course_lib.lessons.tokenizer_training.exercises.answers import call_for_list, judge
 from course_lib.lessons.tokenizer_training.exercises.merges import longest_first
 from course_lib.tokenization import Tokenizer
 from course_lib.tokenization.unigram import Edge, Lattice, Unigram
@@ -23,6 +23,15 @@ def _search(text: str, scores: Mapping[str, float], better: Callable[[float, int
     return best[-1][1]
 
 
+def _cheapest_first(text: str, scores: Mapping[str, float]) -> list[str]:
+    pieces, at = [], 0
+    while at < len(text):
+        fitting = [text[at:end] for end in range(at + 1, len(text) + 1) if text[at:end] in scores]
+        pieces.append(max(fitting, key=scores.__getitem__))
+        at += len(pieces[-1])
+    return pieces
+
+
 VITERBI: Mistakes = {
     "You take the longest piece first, from left to right. A long piece now may cost more later.":
         lambda text, scores: longest_first(text, list(scores)),
@@ -30,13 +39,20 @@ VITERBI: Mistakes = {
         lambda text, scores: _search(text, scores, lambda score, n: -n),
     "That is the worst cut. Scores are log probabilities, all negative: the largest sum is the best.":
         lambda text, scores: _search(text, scores, lambda score, n: -score),
+    "You take at each place the piece with the highest score. A cheap piece now may cost more later.": _cheapest_first,
+    "You take the longest piece first, from right to left. A long piece now may cost more later.":
+        lambda text, scores: [p[::-1] for p in longest_first(text[::-1], [q[::-1] for q in scores])][::-1],
     "You divide the sum by the number of pieces. The probability of a cut is the product over its pieces: a plain sum.":
         lambda text, scores: _search(text, scores, lambda score, n: score / n),
     "The pieces come in reverse order: they were collected from the end.":
         lambda text, scores: _search(text, scores, lambda score, n: score)[::-1],
 }  # fmt: skip
 SCORES = {"a": -2.0, "b": -2.5, "c": -3.0, "d": -2.2, "ab": -4.6, "abc": -9.0, "bcd": -4.0, "cd": -5.0, "bc": -5.2}
-TEXTS_TO_CUT = (("abcd", SCORES), ("abab", SCORES | {"ba": -1.0}), ("abc", SCORES), ("ddab", SCORES), ("cdd", SCORES))
+TEXTS_TO_CUT = (
+    ("abcd", SCORES), ("abab", SCORES | {"ba": -1.0}), ("abc", SCORES), ("ddab", SCORES), ("cdd", SCORES),
+    ("abcda", SCORES | {"bc": -2.4}), ("dabcd", SCORES | {"dab": -7.0}),
+    ("dabcdb", {"a": -1.6, "b": -3.5, "c": -2.8, "d": -1.2, "abc": -3.3, "da": -2.3, "cd": -8.9, "bc": -3.9}),
+)  # fmt: skip
 
 
 @checker
@@ -44,10 +60,7 @@ def viterbi(fn: Callable[[str, Mapping[str, float]], list[str]]) -> str:
     """Check `fn(text, scores)`: the cut with the largest sum of scores."""
     cases = []
     for text, scores in TEXTS_TO_CUT:
-        got = call(fn, text, dict(scores))
-        if isinstance(got, tuple):
-            raise Wrong("You return a tuple; needed is the list of pieces alone.")
-        cases.append(((text, scores), got, repr(text)))
+        cases.append(((text, scores), call_for_list(fn, text, scores), repr(text)))
     judge(cases, lambda text, scores: _search(text, scores, lambda score, n: score), VITERBI)
     return "Right: the best cut, with one look at each pair of start and end."
 
@@ -60,11 +73,15 @@ def cuts_like(fn: Callable[[str, Mapping[str, float]], list[str]], tokenizer: To
         normal = unigram.normalised(text)
         if not set(normal) <= set(unigram.scores):
             continue  # a character without a piece is another exercise
-        got, want = call(fn, normal, unigram.scores), tokenizer.pieces(text)
-        total = sum(unigram.scores.get(piece, -math.inf) for piece in got)
+        got, want = call_for_list(fn, normal, unigram.scores), tokenizer.pieces(text)
+        if unknown := [piece for piece in got if not isinstance(piece, str) or piece not in unigram.scores]:
+            raise Wrong(f"{text!r} becomes {got}; {unknown[0]!r} is no piece.")
+        total = sum(unigram.scores[piece] for piece in got)
         if "".join(got) != normal or total < sum(unigram.scores[piece] for piece in want) - 1e-4:
             raise Wrong(f"{text!r} becomes {got}; SentencePiece cuts {want}.")
         compared += 1
+    if not compared:
+        raise ValueError("texts has none whose characters are all pieces; needed is at least one")
     return f"Your search cuts {compared} held-out sentences as SentencePiece does."
 
 
@@ -111,8 +128,8 @@ def weights(fn: Callable[[Sequence[float], Sequence[Edge], float], list[float]])
     for alpha in (0.5, 1.0):
         sums = lattice.forward(alpha)
         for edges in lattice.ending[2:]:
-            got = call(fn, sums, edges, alpha)
+            got = call_for_list(fn, sums, edges, alpha, of="probabilities")
             names = [edge.piece for edge in edges]
-            cases.append(((sums, edges, alpha), list(got), f"the pieces {names} at alpha {alpha}"))
+            cases.append(((sums, edges, alpha), got, f"the pieces {names} at alpha {alpha}"))
     judge(cases, _weights, WEIGHTS)
     return "Right: sums forward, then draws backward, and each cut comes as often as it should."

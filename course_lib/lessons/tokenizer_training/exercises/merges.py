@@ -7,7 +7,7 @@ from typing import Any
 
 from course_lib.exercises import Wrong, call, checker
 from course_lib.exercises.mistakes import Mistakes
-from course_lib.lessons.tokenizer_training.exercises.answers import judge
+from course_lib.lessons.tokenizer_training.exercises.answers import call_for_list, judge
 from course_lib.tokenization.bpe import BPE, preference, split_words
 
 Words = Mapping[tuple[str, ...], int]
@@ -45,12 +45,17 @@ BEST_PAIR: Mistakes = {
         _by(lambda p, n: (-n, len(p[0] + p[1]), [-ord(c) for c in p[0] + p[1]])),
     "You compare the characters before the lengths. Of equally frequent pairs the shortest is taken first.":
         _by(lambda p, n: (-n, p[0] + p[1])),
+    "Of pairs of equal count and length you compare the parts. Compare the joined strings: aba, of ab + a, is before "
+    "abc, of a + bc.": _by(lambda p, n: (-n, len(p[0] + p[1]), p)),
+    "You compare pairs by their parts alone. Of equally frequent pairs the one whose joined string is shortest goes "
+    "first.": _by(lambda p, n: (-n, p)),
 }  # fmt: skip
 WORDS_TO_COUNT: tuple[Words, ...] = (
     {("z", "y"): 3, ("x", "y"): 1, ("x", "y", "w"): 1, ("b", "c"): 2, ("q", "x", "y"): 2},
     {tuple("banana"): 2, ("c", "d"): 3},
     {("n", "m"): 2, ("z", "yx"): 2, ("k", "l"): 2, ("k",): 9},
     {("m", "n"): 2, ("a", "bc"): 2},
+    {("a", "bc"): 2, ("ab", "a"): 2},
     {("p", "q"): 5, ("e", "f"): 3, ("g", "h"): 3, ("g", "hh"): 2},
 )
 
@@ -128,10 +133,7 @@ def encode(fn: Callable[[str, Sequence[str]], list[str]]) -> str:
     """Check `fn(word, merges)`: the pieces of a word, by merges in the order learned."""
     cases = []
     for word, merges in WORDS_TO_CUT:
-        got = call(fn, word, merges)
-        if isinstance(got, str | tuple):
-            raise Wrong(f"You return a {type(got).__name__}; needed is a list of pieces.")
-        cases.append(((word, merges), got, f"{word!r} and merges {merges}"))
+        cases.append(((word, merges), call_for_list(fn, word, merges), f"{word!r} and merges {merges}"))
     judge(cases, _learned, ENCODE)
     return "Right: rank before place, and the leftmost of equal ones."
 
@@ -142,11 +144,13 @@ def encodes_like(
 ) -> str:
     """Cut whole texts by the learner's function, and compare with SentencePiece's BPE of the same merges."""
     tokens = 0
+    if not texts:
+        raise ValueError("texts is empty; needed is at least one")
     for text in texts:
-        got = [piece for word in split_words(text, bpe.prefix) for piece in call(fn, word, bpe.merges)]
+        got = [piece for word in split_words(text, bpe.prefix) for piece in call_for_list(fn, word, bpe.merges)]
         want = sentencepiece.encode(text, out_type=str)
         if got != want:
-            at = next((i for i, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), 0)
+            at = next((i for i, (a, b) in enumerate(zip(got, want, strict=False)) if a != b), min(len(got), len(want)))
             raise Wrong(f"In {text!r} piece {at} is {got[at : at + 3]} …; SentencePiece has {want[at : at + 3]} …")
         tokens += len(got)
     return f"Your function cuts {len(texts)} held-out sentences into the same {tokens:,} tokens as SentencePiece."

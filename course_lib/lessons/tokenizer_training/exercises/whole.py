@@ -39,7 +39,7 @@ def bits(fn: Callable[[float, int, int], float]) -> str:
     return "Right: a number that vocabularies of any size can be compared by."
 
 
-PROBES = ("ﾃﾞｰﾀ①", " two  spaces\n", "🦊👩🏽‍🚀 שלום", "\0")
+PROBES = ("ﾃﾞｰﾀ①", " Two  spaces\n", "🦊👩🏽‍🚀 שלום", "\0")
 
 
 @checker

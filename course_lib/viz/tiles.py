@@ -1,4 +1,4 @@
-"""Pieces as coloured tiles: how a cut text is drawn in all pictures of this lesson."""
+"""Pieces of text as coloured tiles: how a cut text is drawn in all pictures."""
 
 import re
 import unicodedata
