@@ -83,5 +83,8 @@ def plot_frequency_map(view: FrequencyMap, title: str = "") -> Figure:
         ax.plot(x, y, "o", color=colour, mfc=colour if piece else "white", ms=8, mew=2, zorder=5)
         ax.annotate(string, (x, y), xytext=(8, 0), textcoords="offset points", va="center", zorder=6,
                     bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1})  # fmt: skip
-    headline(figure, title or "Frequency decides: what is rare is never a piece, however much of a word it is")
+    headline(
+        figure,
+        title or "Of strings of two characters or more the rare ones are never a piece; of the frequent ones, some",
+    )
     return figure

@@ -21,6 +21,7 @@ class LatticeView:
     shares: dict[Edge, float]
     best: Cut
     count: int
+    alpha: float = 1.0  # what the scores were multiplied by
 
 
 def lattice_view(unigram: Unigram, text: str, alpha: float = 1.0) -> LatticeView:
@@ -28,7 +29,7 @@ def lattice_view(unigram: Unigram, text: str, alpha: float = 1.0) -> LatticeView
     lattice = unigram.lattice(text)
     if not 1 <= len(lattice.text) <= LONGEST:
         raise ValueError(f"text has {len(lattice.text)} characters; the picture holds 1 to {LONGEST}")
-    return LatticeView(lattice.text, lattice.marginals(alpha), lattice.best(), lattice.count())
+    return LatticeView(lattice.text, lattice.marginals(alpha), lattice.best(), lattice.count(), alpha)
 
 
 def plot_lattice(view: LatticeView) -> Figure:
@@ -54,6 +55,7 @@ def plot_lattice(view: LatticeView) -> Figure:
     ax.set(xlim=(-0.2, len(view.characters) + 0.2), ylim=(-0.8, 0.62 * longest + 0.35))
     ax.axis("off")
     best = f"the best has {len(view.best.edges)} pieces and a score of {view.best.score:.1f} nats"
-    note = "(an arc is a piece, as thick as the share of probability that passes it)"
+    scaled = "" if view.alpha == 1 else f"scores times {view.alpha:g}; "
+    note = f"({scaled}an arc is a piece, as thick as the share of draws that pass it)"
     headline(figure, f"{view.count:,} ways to cut it; {best}\n{note}")
     return figure

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from course_lib.experiments.seeds import interval
 from course_lib.viz.plots import GREY, OKABE_ITO, Line, draw_lines, headline, label_lines, new_figure
 
 LANGUAGES = {"en": "English", "ja": "Japanese"}
-T_975 = {2: 12.71, 3: 4.303, 4: 3.182, 5: 2.776}  # Student's t for 95 % of the mean of so many seeds
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Sizes:
 def sizes_of(record: Mapping[str, Any]) -> dict[tuple[str, str], Sizes]:
     """The trained arms of a record of the study `vocabulary_size`, by language and type.
 
-    Raises ValueError where it has none, or an arm has one seed, so that there is no interval.
+    Raises ValueError where it has none, and as `interval` does, such as for a single seed.
     """
     found: dict[tuple[str, str], dict[int, list[Mapping[str, float]]]] = {}
     for run in record["arms"]:
@@ -49,20 +49,16 @@ def sizes_of(record: Mapping[str, Any]) -> dict[tuple[str, str], Sizes]:
 
 def _line(sizes: Mapping[int, list[Mapping[str, float]]]) -> Sizes:
     ordered = sorted(sizes)
-    if few := [size for size in ordered if len(sizes[size]) not in T_975]:
-        raise ValueError(f"record: {len(sizes[few[0]])} seeds of {few[0]} pieces; needed are 2 to {max(T_975)}")
-
     if wrong := [size for size in ordered if not np.isfinite([m["bits_per_character"] for m in sizes[size]]).all()]:
         raise ValueError(f"record: a training of {wrong[0]} pieces has no finite bits_per_character")
 
     def column(name: str) -> np.ndarray:
         return np.array([np.mean([metrics[name] for metrics in sizes[size]]) for size in ordered])
 
-    bits = [np.array([metrics["bits_per_character"] for metrics in sizes[size]]) for size in ordered]
-    half = np.array([T_975[len(b)] * b.std(ddof=1) / len(b) ** 0.5 for b in bits])
-    mean = column("bits_per_character")
+    intervals = [interval([metrics["bits_per_character"] for metrics in sizes[size]]) for size in ordered]
+    mean, low, high = np.array(intervals).T
     return Sizes(
-        np.array(ordered), mean, mean - half, mean + half, column("bigram_bits_per_character"),
+        np.array(ordered), mean, low, high, column("bigram_bits_per_character"),
         column("unigram_bits_per_character"), column("characters_per_token"),
     )  # fmt: skip
 

@@ -73,14 +73,17 @@ def test_bpe_joins_a_particle_where_unigram_does_not(saved):
         assert piece in lines["bpe"][sentence].split()
         assert piece not in lines["unigram"][sentence].split()
         assert "を" in lines["unigram"][sentence].split()
+    joined = {kind: int(n) for kind, n in re.findall(r"^(\w+): (\d+)% of all を are joined", saved[0], re.M)}
+    assert joined == {"unigram": 59, "bpe": 75}
+    assert "BPE joins 75 % of them, unigram 59 %" in saved[1]
 
 
 def test_what_is_lost_and_what_comes_back(saved):
     rows = re.findall(r"^(.+?) +SentencePiece's defaults: (.+?) +ours: (.+)$", saved[0], re.M)
-    assert len(rows) == 8
+    assert len(rows) == 9
     for text, default, ours in rows:
         assert default != text
-        assert ours == ("'ハンカク 1'" if "①" in text else text)
+        assert ours == ("'ハンカク 1'" if "①" in text else "'a b'" if "▁" in text else text)
     assert "text has a lone surrogate, half a character" in saved[0]
 
 
@@ -100,9 +103,10 @@ def test_claims_of_the_pitfalls(saved):
     ).groups()
     assert int(share) > 30
     assert float(longer) > 1
-    lost = re.findall(r"^(\S+), \d+ texts; do not come back: \{'ours \(nfkc\)': (\d+), .*?: (\d+)\}", printed, re.M)
-    assert {name: int(ours) for name, ours, _ in lost} == {"sentences": 0, "Python": 0, "half-width": 3}
-    assert all(int(default) > 0 for _, _, default in lost)
+    apart = re.findall(r"^(.+?) +together: (.+)$", printed, re.M)
+    assert len(apart) == 2
+    assert all(a != b for a, b in apart)
+    assert "▁ | ▁studying" in apart[0][0]  # "a lone ▁, then a second one"
     small, large = re.findall(r"pieces: perplexity +(\d+) a token, ([\d.]+) bits a character", printed)
     assert int(small[0]) < int(large[0])  # "By perplexity the small vocabulary is much better"
     assert float(small[1]) > float(large[1])  # "by bits a character it is worse"

@@ -132,4 +132,4 @@ def weights(fn: Callable[[Sequence[float], Sequence[Edge], float], list[float]])
             names = [edge.piece for edge in edges]
             cases.append(((sums, edges, alpha), got, f"the pieces {names} at alpha {alpha}"))
     judge(cases, _weights, WEIGHTS)
-    return "Right: sums forward, then draws backward, and each cut comes as often as it should."
+    return "Right: these are the shares of a draw, from the end backward."

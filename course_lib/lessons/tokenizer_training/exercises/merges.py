@@ -68,6 +68,8 @@ def best_pair(fn: Callable[[Words], tuple[str, str]]) -> str:
         got = call(fn, dict(words))
         if isinstance(got, str):
             raise Wrong(f"You return the joined piece {got!r}; needed are its two parts, a tuple.")
+        if not (isinstance(got, tuple) and len(got) == 2 and all(isinstance(piece, str) for piece in got)):
+            raise Wrong(f"You return {got!r}; needed is a tuple of two pieces, such as ('a', 'b').")
         cases.append(((words,), got, f"the words {dict(words)}"))
     judge(cases, _best, BEST_PAIR)
     return "Right: counts are weighted, and ties are broken by a rule."
@@ -108,6 +110,14 @@ def _once(word: str, merges: Sequence[str]) -> list[str]:
     return pieces
 
 
+def _replaced(word: str, merges: Sequence[str]) -> list[str]:
+    text = " ".join(word)
+    for piece in merges:
+        for at in range(1, len(piece)):
+            text = text.replace(f"{piece[:at]} {piece[at:]}", piece)
+    return text.split()
+
+
 ENCODE: Mistakes = {
     "You join the first pair that you meet in the text. The piece that was learned first goes first, wherever it "
     "stands.": lambda word, merges: _cut(
@@ -121,10 +131,11 @@ ENCODE: Mistakes = {
     "Of equal pairs you join the last one. The leftmost is joined first: aaa is aa + a.":
         lambda word, merges: _cut(word, merges, lambda ranks: len(ranks) - 1 - ranks[::-1].index(min(ranks))),
     "Nothing is joined: these are the characters.": lambda word, merges: list(word),
+    "You join across the border of a piece: where ab and c stand, the b is inside ab.": _replaced,
 }  # fmt: skip
 WORDS_TO_CUT = (
     ("abc", ("bc", "ab")), ("lowlow", ("lo", "low")), ("aaa", ("aa",)), ("unhug", ("un", "ug", "hug", "nh", "unh")),
-    ("xyz", ("xy", "yz")), ("abcd", ("ab", "bc", "bcd", "abcd")), ("q", ("ab",)),
+    ("xyz", ("xy", "yz")), ("abc", ("ab", "bc", "cd")), ("abcd", ("ab", "bc", "bcd", "abcd")), ("q", ("ab",)),
 )  # fmt: skip
 
 
