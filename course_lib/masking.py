@@ -70,7 +70,7 @@ def _places(windows: Tensor, rate: float, most: int, generator: torch.Generator)
     may[:, 0] = False
     lots = torch.rand(batch, length - 1, generator=generator, dtype=torch.float32)
     at = 1 + lots.where(may[:, 1:], -1).topk(most, -1).indices  # (B, M), the best lot first
-    count = ((windows != PAD).sum(1) * rate).round().clamp(min=1).minimum(may.sum(1))  # (B,)
+    count = ((windows != PAD).sum(1).double() * rate).round().clamp(min=1).minimum(may.sum(1))  # (B,), as Python rounds
     return at.where(torch.arange(most) < count.unsqueeze(1), 0).sort(-1).values
 
 

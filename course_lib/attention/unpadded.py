@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from course_lib.attention.arguments import AttentionFn, Mask
+from course_lib.checks import kind_of, on_host
 from course_lib.positions.base import Position
 
 
@@ -14,7 +15,12 @@ def packed(x: Tensor, key_mask: Tensor) -> Tensor:
 
 
 def spread(x: Tensor, key_mask: Tensor) -> Tensor:
-    """`packed` backwards, (1, N, ...) -> (B, T, ...), with zeros where key_mask (B, T) counts nothing."""
+    """`packed` backwards, (1, N, ...) -> (B, T, ...), with zeros where key_mask (B, T) counts nothing.
+
+    Raises ValueError for x of more than one row, or (on a CPU) of another length than key_mask counts.
+    """
+    if len(x) != 1 or (on_host(key_mask) and x.shape[1] != int(key_mask.sum())):  # one entry would stand everywhere
+        raise ValueError(f"x is {kind_of(x)}; needed are the tokens that key_mask counts, in one row: (1, N, ...)")
     rows = x.new_zeros(*key_mask.shape, *x.shape[2:])
     rows[key_mask] = x[0]
     return rows

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from course_lib.checks import check_at_least, check_token_ids, kind_of
 from course_lib.init import init_weights
+from course_lib.models.inputs import check_ids, check_places
 from course_lib.models.residual_mlp import ResidualBlock, ResidualMLPConfig
 from course_lib.norms import LayerNorm
 
@@ -93,7 +94,7 @@ class TwoSidedBigram(nn.Module):
 
     P is `KneserNeyBigram` of counts (V, V). ids (B, T) and places `at` (B, M) -> logits (B, M, V). The last token of a
     row has only the one before it, the first only the one after. What stands at `at` itself is not looked at. Raises
-    ValueError as KneserNeyBigram does, and for ids outside the vocabulary.
+    ValueError as KneserNeyBigram does, for ids outside the vocabulary, and for places outside the text.
     """
 
     follows: Tensor  # (V, V): log P(column | row)
@@ -104,7 +105,8 @@ class TwoSidedBigram(nn.Module):
 
     def forward(self, ids: Tensor, *, at: Tensor) -> Tensor:
         """ids (B, T), at (B, M) -> logits (B, M, V)."""
-        check_token_ids("ids", ids, len(self.follows))
+        check_ids(ids, len(self.follows))
+        check_places(at, *ids.shape)
         length = ids.shape[1]
         before, after = (ids.gather(1, (at + d).clamp(0, length - 1)) for d in (-1, 1))  # (B, M) each
         first, last = (at == 0).unsqueeze(-1), (at == length - 1).unsqueeze(-1)  # (B, M, 1)

@@ -19,9 +19,12 @@ def token_after(maps: Tensor) -> Tensor:
 
 
 def on_keys(maps: Tensor, wanted: Tensor) -> Tensor:
-    """Mean weight on the pairs `wanted` (B, T, T), of queries that have such a key: (L, H); NaN where none has."""
-    asked = wanted.any(-1)  # (B, T)
-    return ((maps * wanted.unsqueeze(1)).sum(-1) * asked.unsqueeze(1)).sum((1, 3)) / asked.sum()
+    """Mean weight on the pairs `wanted` (B, T, T), of queries that see such a key: (L, H); NaN where none does.
+
+    What no head of a layer gives any weight is out of its sight: a local layer is not blamed for what is far away.
+    """
+    asked = ((maps > 0).any(2) & wanted).any(-1)  # (L, B, T)
+    return ((maps * wanted.unsqueeze(1)).sum(-1) * asked.unsqueeze(2)).sum((1, 3)) / asked.sum((1, 2)).unsqueeze(1)
 
 
 def scores_of(model: nn.Module, ids: Tensor, marks: Sequence[int]) -> dict[str, np.ndarray]:
@@ -30,6 +33,7 @@ def scores_of(model: nn.Module, ids: Tensor, marks: Sequence[int]) -> dict[str, 
     place = torch.arange(ids.shape[1], device=ids.device)
     far = (place[:, None] - place).abs() > 1  # neighbours have scores of their own
     same = (ids.unsqueeze(2) == ids.unsqueeze(1)) & far
+    start = (place == 0).expand(*ids.shape, -1) & (place[:, None] > 0)
     separator = torch.isin(ids, torch.tensor(marks, device=ids.device)).unsqueeze(1) & far
     scores = {
         "before": heads.previous_token(maps),
@@ -37,7 +41,7 @@ def scores_of(model: nn.Module, ids: Tensor, marks: Sequence[int]) -> dict[str, 
         "itself": heads.same_token(maps),
         "same token elsewhere": on_keys(maps, same),
         "punctuation": on_keys(maps, separator),
-        "<s>": heads.first_token(maps),
+        "<s>": on_keys(maps, start),
         "reach": heads.reach(maps),
     }
     return {name: values.cpu().numpy() for name, values in scores.items()}

@@ -17,7 +17,7 @@ from course_lib.models.modernbert import ModernBertForMaskedLM
 from course_lib.positions import Position
 from course_lib.tokenization import MASK
 
-T, V, C, D_FF = 40, 50, 6, 10
+T, V, C, D_FF = 400, 50, 6, 10  # so many tokens that a share of 78 % is not one of 80 %
 Hide = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -39,6 +39,11 @@ SHOWN: Mistakes = {
     "20 % got another token, and none stays. From 0.9 on a chosen token stays as it is.": partial(_hide, random=1.1),
     "The share of <mask> is the last 80 %, not the first: `fate < 0.8`.":
         lambda ids, chosen, fate, other: _hide(ids, chosen, 1 - fate, other),
+    "10 % stay too many: a fate from 0.8 to below 0.9 makes a chosen token its `other`.": partial(_hide, random=0.8),
+    "No <mask> is left: what you write for a fate below 0.9 overwrites it.": partial(_hide, mask=-1.0),
+    "Another token belongs to the fates from 0.8 to below 0.9; from 0.9 on a token stays. You have it the other way.":
+        lambda ids, chosen, fate, other: _hide(ids, chosen, torch.where(fate < 0.8, fate, 1.8 - fate), other),
+    "The order is wrong: return first what is shown, then the targets.": lambda *given: _hide(*given)[::-1],
     "Nothing is hidden at all: the chosen tokens stand there as before.":
         lambda ids, chosen, fate, other: _hide(ids, torch.zeros_like(chosen), fate, other),
     "10 % of <mask> and 80 % of other tokens: the two shares are swapped.":
@@ -65,7 +70,7 @@ def hide_tokens(fn: Hide) -> str:
     ids, other = torch.randint(5, V, (2, T))
     chosen, fate = torch.rand(T) < 0.6, torch.rand(T)
     answer = call(fn, ids, chosen, fate, other)
-    if not isinstance(answer, tuple) or len(answer) != 2:
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
         raise Wrong("Return two tensors: what is shown, and the targets.")
     given = (ids, chosen, fate, other)
     expect_by(answer[0], _hide, SHOWN, *given, run=part(0), what="What is shown")
@@ -91,6 +96,13 @@ MAY_SEE: Mistakes = {
     "Local and global layers are swapped: layers 0, 3, 6 … see all.": partial(_near, swapped=True),
     "The wrong layers are global: they are 0, 3, 6 …, not 2, 5, 8 ….": partial(_near, first=2),
     "The future is hidden. An encoder looks to both sides.": partial(_near, causal=True),
+    "True and False are swapped: True is where a query may see.": lambda layer, length: ~_near(layer, length),
+    "All that comes after is seen: there the distance is negative. Take its absolute value.": lambda layer, length: (
+        _near(layer, length) | ~_near(0, length).tril()
+    ),
+    "All that comes before is seen: there the distance is negative. Take its absolute value.": lambda layer, length: (
+        _near(layer, length) | ~_near(0, length).triu()
+    ),
     "All layers are global.": lambda layer, length: _near(0, length),
     "All layers are local.": lambda layer, length: _near(1, length),
 }
@@ -160,6 +172,8 @@ LOSS: Mistakes = {
             logits.flatten(0, 1), targets.flatten(), ignore_index=NOT_ASKED, reduction="sum"),
     "The targets -100 count as token 0. Leave them out.":
         lambda logits, targets: F.cross_entropy(logits.flatten(0, 1), _told(targets).flatten()),
+    "Token 0 is a token too: what is not asked for has the target -100, and nothing else has.":
+        lambda logits, targets: _loss(logits, targets.where(targets > 0, NOT_ASKED)),
     "The sign is wrong: a loss is *minus* the log probability.": lambda logits, targets: -_loss(logits, targets),
     "That is in bits: nats are natural logarithms.":
         lambda logits, targets: _loss(logits, targets) / torch.tensor(2.0).log(),
@@ -174,6 +188,7 @@ def loss(fn: Callable[[Tensor, Tensor], Tensor]) -> str:
     """Check `fn(logits (B, T, V), targets (B, T))`: the mean loss of the places asked for; 0 where there is none."""
     logits = torch.randn(3, 7, V) * 2
     targets = torch.randint(0, V, (3, 7)).where(torch.rand(3, 7) < torch.tensor([[0.8], [0.4], [0.2]]), NOT_ASKED)
+    targets[0, 0] = 0  # a token like others
     expect_by(call(fn, logits, targets), _loss, LOSS, logits, targets)
     nothing = torch.full_like(targets, NOT_ASKED)
     empty = call(fn, logits, nothing)
@@ -200,6 +215,11 @@ def injected(
         q, k = position.rotate(q, k, place, place)
         answer = call(fn, q, k, v, allowed)
         expect_kind(answer, v, "In the model, the result of your function")
+        if not answer.isfinite().all():
+            raise Wrong(
+                "In the model your function gives infinite numbers or NaN. `allowed` is True where a query may see: "
+                "hide the others, and them alone."
+            )
         return answer
 
     theirs = with_attention(model, attention_fn=attention)

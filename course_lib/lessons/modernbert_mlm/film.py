@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from course_lib import heads, tokenization
 from course_lib.checks import check_at_least
 from course_lib.gaps import with_gaps
-from course_lib.masking import Masked, hide, masked_batches, masked_loss, masked_losses
+from course_lib.masking import NOT_ASKED, Masked, hide, masked_batches, masked_loss, masked_losses
 from course_lib.models.bigram import TwoSidedBigram, count_bigrams
 from course_lib.models.modernbert import ModernBertConfig, ModernBertForMaskedLM
 from course_lib.tokenization import MASK
@@ -59,7 +59,8 @@ def baselines() -> Baselines:
 
 def neighbours(maps: Tensor, hidden: Masked) -> Tensor:
     """Mean weight of the hidden places on the token before, and on that after: maps (L, B, H, T, T) -> (2, L, H)."""
-    asked = torch.zeros(hidden.ids.shape, dtype=torch.bool, device=maps.device).scatter_(1, hidden.at, True)  # (B, T)
+    asked = torch.zeros(hidden.ids.shape, dtype=torch.bool, device=maps.device)  # (B, T)
+    asked = asked.scatter(1, hidden.at, hidden.targets != NOT_ASKED)  # 0 stands in `at` for none, and is never asked
     scores = []
     for weights, there in ((maps.diagonal(-1, -2, -1), asked[:, 1:]), (maps.diagonal(1, -2, -1), asked[:, :-1])):
         scores.append((weights * there.unsqueeze(1)).sum((1, 3)) / there.sum())

@@ -4,12 +4,14 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
+from course_lib.checks import check_at_least
 from course_lib.lessons.modernbert_mlm.film import Film, film_frame, plot_film
 from course_lib.viz.widgets import ControlPanel, live_image
 
 
 def live_picture(every: int = 2) -> tuple[widgets.Image, Callable[[Film], None]]:
     """A picture to display, and the function that draws every `every`-th frame of a film into it: `Film(show=...)`."""
+    check_at_least("every", every, 1)
     picture, put = live_image()
 
     def show(film: Film) -> None:

@@ -13,7 +13,7 @@ from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 from course_lib.viz.tiles import draw_tiles, frame, lines_of
 
 SIDES = {"both sides": (True, True), "only what comes before": (True, False), "only what comes after": (False, True)}
-ALL = 1000  # tokens to either side: more than a text may have
+ALL = 1000  # tokens to either side: a text may not have more
 LONGEST = 300  # characters
 BARS = 8
 ROOM = 92.0  # letters on a line
@@ -42,8 +42,9 @@ class GapView:
 def gap_view(model: nn.Module, tokenizer: Tokenizer, text: str, reach: int, sides: str) -> GapView:
     """Fill the first gap of `text`; the model reads `reach` tokens to either side of it, or to one of them.
 
-    What is not read is cut away, as if the text were no longer. Raises ValueError for a text without a gap or of more
-    than 300 characters, a reach below 0 and unknown sides.
+    What is not read is cut away, as if the text were no longer; </s> is read where the reach goes beyond the last
+    token. Raises ValueError for a text without a gap, or of more than 300 characters or 1,000 tokens, a reach below 0
+    and unknown sides.
     """
     if isinstance(text, str) and len(text) > LONGEST:
         raise ValueError(f"text has {len(text)} characters; write at most {LONGEST}")
@@ -51,11 +52,13 @@ def gap_view(model: nn.Module, tokenizer: Tokenizer, text: str, reach: int, side
     check_choice("sides", sides, SIDES)
     before, after = SIDES[sides]
     start, *body, end = with_gaps(text, tokenizer)
+    if len(body) > ALL:  # a sign that is spelled in bytes is several
+        raise ValueError(f"text has {len(body)} tokens; write at most {ALL}")
     place = body.index(MASK)
     read = range(max(0, place - reach * before), min(len(body), place + reach * after + 1))
     ids = [start, *body[read.start : read.stop]]
-    ids += [end] if read.stop == len(body) and after else []
-    filling = fill(model, tokenizer, ids, BARS)[ids[1 : place - read.start + 1].count(MASK)]
+    ids += [end] if place + reach * after >= len(body) else []
+    filling = fill(model, tokenizer, ids, BARS)[0]
     pieces = tuple(GAP if i == MASK else tokenizer.piece(i) for i in body)
     return GapView(pieces, place, read, filling)
 
