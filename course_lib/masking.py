@@ -38,7 +38,7 @@ def hide(windows: Tensor, vocab_size: int, rate: float, seed: int) -> Masked:
     where a document ends can be told. Everything follows from `seed`. Raises ValueError for a rate that hides no token
     or all, windows that are not (B, T) int64 with ids below vocab_size, and windows with nothing to ask for.
     Sources: Devlin et al. 2019, "BERT", section 3.1 and appendix A.1; Warner et al. 2024, "Smarter, Better, Faster,
-    Longer", section 2.3 (the rate).
+    Longer", section 2.2.2 (the rate).
     """
     if not isinstance(windows, Tensor) or windows.ndim != 2 or windows.dtype != torch.int64:
         raise ValueError(f"windows is {kind_of(windows)}; needed is int64 (B, T)")

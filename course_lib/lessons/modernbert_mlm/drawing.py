@@ -7,7 +7,7 @@ from course_lib.viz.boxes import canvas, draw_arrow, draw_box
 from course_lib.viz.plots import GREY, OKABE_ITO
 
 BLOCK = ("norm", "attention\nRoPE", "+", "norm", "GeGLU", "+")
-HEAD = (("linear, GELU", "(B, M, C)"), ("norm", "(B, M, C)"), ("embedding, again\n+ bias", "(B, M, V)"))
+HEAD = (("linear, GELU", "(B, M, C)"), ("norm", "(B, M, C)"), ("embedding, again\n+ bias", "(B, M, C)"))
 
 
 def plot_model(config: ModernBertConfig) -> Figure:
@@ -20,13 +20,13 @@ def plot_model(config: ModernBertConfig) -> Figure:
     ax.text(2.075, top + high / 2, "embedding\nnorm", ha="center", va="center", fontsize=8.5)
     left = 2.95
     draw_arrow(ax, (2.55, top + high / 2), (left, top + high / 2), "(B, T, C)")
-    wide = 2.9 / config.n_layers
+    wide = 2.5 / config.n_layers
     for i in range(config.n_layers):
         color = OKABE_ITO[1] if config.is_global(i) else OKABE_ITO[0]
         x = left + i * wide
         draw_box(ax, (x, top), (wide - 0.06, high), color)
         ax.text(x + wide / 2 - 0.03, top + high / 2, str(i), ha="center", va="center", fontsize=9, fontweight="bold")
-    end = left + 2.9
+    end = left + 2.5
     ax.text(left, top + high + 0.32, "global: sees all tokens", color=OKABE_ITO[1], fontsize=8.5)
     ax.text(left, top + high + 0.1, f"local: {config.radius} tokens to either side", color=OKABE_ITO[0], fontsize=8.5)
     ax.text(end - 0.06, top + high + 0.1, "then a last norm", color=GREY, fontsize=8.5, ha="right")
@@ -39,6 +39,7 @@ def plot_model(config: ModernBertConfig) -> Figure:
             x + 0.5 + size / 2, top + high / 2, name.replace(", GELU", "\nGELU"), ha="center", va="center", fontsize=8.5
         )
         x += 0.5 + size
+    draw_arrow(ax, (x, top + high / 2), (x + 0.45, top + high / 2), "(B, M, V)")
     ax.text(end + 0.5, top + high + 0.1, "the head: only at the M gaps", color=OKABE_ITO[2], fontsize=8.5)
     _draw_block(ax)
     return figure
