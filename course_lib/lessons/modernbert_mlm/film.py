@@ -23,7 +23,7 @@ from course_lib.viz.plots import GREY, OKABE_ITO, headline, new_figure
 TOKENIZER, TEXT, LENGTH = "prose-4k", ("sentence_pairs",), 64
 SIZES = ModernBertConfig(d_model=96, n_heads=4, n_layers=3, local_attention=16)
 RATE, JUDGED_RATE, HELD_OUT = 0.3, 0.15, 32
-SENTENCE = "I ____ to bed at ____ o'clock last ____ because I was very ____."  # whose maps are drawn
+SENTENCE = "The old man ____ his hand and ____ to the door of the ____, but no one was ____."  # whose maps are drawn
 
 
 def text_of(split: str) -> Tensor:

@@ -52,8 +52,8 @@ def plot_training(record: Record, *, unigram: float, title: str) -> Figure:
     figure, axes = new_figure(size=(7.5, 3.2))
     ax = axes[0, 0]
     ax.plot(step + 1, loss, color=OKABE_ITO[0], alpha=0.25, lw=0.8)
-    width = np.maximum(1, (0.08 * (step + 1)).astype(int))  # as wide on the axis everywhere
-    smooth = [loss[max(0, i - w) : i + w + 1].mean() for i, w in enumerate(width)]
+    reach = np.minimum(0.15 * (step + 1), step[-1] - step)  # as wide on the axis everywhere, and even to both sides
+    smooth = [loss[np.abs(step - at) <= wide].mean() for at, wide in zip(step, reach, strict=True)]
     ax.plot(step + 1, smooth, color=OKABE_ITO[0])
     ax.axhline(unigram, color=GREY, ls=":", lw=1)
     ax.annotate("how frequent each token is", (1.1, unigram), color=GREY, va="bottom", fontsize="small")
