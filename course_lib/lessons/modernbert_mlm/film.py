@@ -32,7 +32,7 @@ def text_of(split: str) -> Tensor:
 
 
 def learn_to_fill(steps: int, film: "Film", device: torch.device, seed: int = 0) -> ModernBertForMaskedLM:
-    """Train a ModernBERT of 0.7 million parameters from the start by the course's recipe; `film` looks on."""
+    """Train a ModernBERT of 0.6 million parameters from the start by the course's recipe; `film` looks on."""
     model = ModernBertForMaskedLM(SIZES).to(device)
     batches = masked_batches(text_of("train"), 16, SIZES.vocab_size, RATE, seed)
     by_recipe(model, batches, masked_loss, Recipe(steps=steps, warmup=20), seed, on_step=film)
