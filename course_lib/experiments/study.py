@@ -19,6 +19,7 @@ STUDIES = (
     "recipe_by_time",
     "gpt2_english",
     "kv_heads",
+    "vocabulary_size",
     "attention_scores",
     "sparse_bert_tiny",
     "modernbert_english",

@@ -3,9 +3,12 @@
 import re
 
 import nbformat
+import numpy as np
 import pytest
 
 from course_lib import tokenization
+from course_lib.experiments import load
+from course_lib.lessons.tokenizer_training.study_plots import sizes_of
 from tests.conftest import ROOT
 
 
@@ -115,3 +118,27 @@ def test_claims_of_the_pitfalls(saved):
     )
     assert float(leaky[0]) > float(clean[0])  # "The second looks better in both"
     assert float(leaky[1]) < float(clean[1])
+
+
+def test_claims_about_the_study_of_sizes(saved):
+    sizes = sizes_of(load("vocabulary_size"))
+    for language, most in (("en", 16000), ("ja", 8000)):
+        bpe = sizes[language, "bpe"]
+        assert bpe.size.tolist() == [500, 2000, 8000, 16000]
+        assert bpe.best == 2000  # "2,000 pieces, in both languages"
+        worse = bpe.mean / bpe.mean.min()
+        assert worse[0] > 1.07
+        assert worse[3] > 1.03
+        assert (np.diff(bpe.unigram) < 0).all()  # "The table of section 1 would have chosen 16,000"
+        assert bpe.size[bpe.bigram.argmin()] == most  # "the table of pairs 8,000 or more"
+        assert bpe.mean.min() < 0.96 * bpe.bigram.min()
+        assert bpe.mean[1] < 0.88 * bpe.bigram[1]
+        unigram = sizes[language, "unigram"]
+        assert unigram.mean[0] == pytest.approx(bpe.mean[1], rel=0.02)
+    assert (sizes["ja", "bpe"].mean > sizes["ja", "bpe"].bigram).tolist() == [False, False, True, True]
+    runs = load("vocabulary_size")["arms"]
+    bits = {
+        lang: np.mean([r["metrics"]["bits_per_sentence"] for r in runs if r["name"] == f"{lang} bpe 2000"])
+        for lang in ("en", "ja")
+    }
+    assert bits["ja"] / bits["en"] == pytest.approx(1.10, abs=0.005)
