@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from course_lib.checks import check_at_least
-from course_lib.tokenization.tokenizer import SPECIAL, Tokenizer, check_text
+from course_lib.tokenization.tokenizer import SPECIAL, Tokenizer, check_several, check_text
 from course_lib.tokenization.training import train
 
 BYTES = 256
@@ -42,8 +42,7 @@ def train_small(
     least 98 %, and refuses a vocabulary that they would fill. Here the rarer ones are spelled in bytes. Raises
     ValueError as `train` does, and for a size below 270.
     """
-    if isinstance(texts, str):
-        raise ValueError("texts is one string; needed are several, such as a list: each character would be a text")
+    check_several("texts", texts)
     texts = list(texts)
     for text in texts:
         check_text(text)

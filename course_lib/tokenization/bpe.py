@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from course_lib.checks import check_at_least
-from course_lib.tokenization.tokenizer import SPACE, check_text
+from course_lib.tokenization.tokenizer import SPACE, check_several, check_text
 
 Pair = tuple[str, str]
 
@@ -73,8 +73,7 @@ def count_words(texts: Iterable[str], prefix: bool = True) -> Counter[str]:
 
     Raises ValueError for one string in place of several, and as `BPE.encode` does.
     """
-    if isinstance(texts, str):
-        raise ValueError("texts is one string; needed are several, such as a list: each character would be a text")
+    check_several("texts", texts)
     counts: Counter[str] = Counter()
     for text in texts:
         check_text(text)

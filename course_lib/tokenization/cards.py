@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from course_lib.tokenization.measures import WORDS
-from course_lib.tokenization.tokenizer import Tokenizer
+from course_lib.tokenization.tokenizer import Tokenizer, check_several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,8 +74,7 @@ def card(tokenizer: Tokenizer, corpus: str, held_out: Sequence[str]) -> dict[str
 
     Raises ValueError where held_out has no characters.
     """
-    if isinstance(held_out, str):
-        raise ValueError("held_out is one string; needed are several, such as a list: each character would be a text")
+    check_several("held_out", held_out)
     characters = sum(map(len, held_out))
     if not characters:
         raise ValueError("held_out has no characters; needed is at least one")

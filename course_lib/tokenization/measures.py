@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from course_lib.checks import check_at_least
-from course_lib.tokenization.tokenizer import SPACE
+from course_lib.tokenization.tokenizer import SPACE, check_several
 
 Encode = Callable[[str], Sequence[str]]  # text to pieces
 # Runs of one script: kanji, hiragana, katakana; else of letters and digits. Japanese writes no spaces between words.
@@ -38,8 +38,8 @@ def measure(encode: Encode, vocab_size: int, train: Iterable[str], held_out: Ite
     Chances are counts plus one over all `vocab_size` pieces, and one more, the end of each text: with it, the bits
     tell a whole text from its beginning. Raises ValueError where there are no held-out characters.
     """
-    if isinstance(train, str) or isinstance(held_out, str):
-        raise ValueError("train or held_out is one string; needed are several texts, such as a list")
+    check_several("train", train)
+    check_several("held_out", held_out)
     check_at_least("vocab_size", vocab_size, 1)
     held = list(held_out)
     counts, found = (Counter(p for text in texts for p in [*encode(text), ""]) for texts in (train, held))

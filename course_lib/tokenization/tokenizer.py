@@ -16,6 +16,12 @@ PAD, UNK, START, END, MASK = range(len(SPECIAL))
 SPACE = "▁"  # SentencePiece's mark for a space
 
 
+def check_several(name: str, texts: Iterable[str]) -> None:
+    """Raise ValueError for one string in place of several, which would be read as a text a character."""
+    if isinstance(texts, str):
+        raise ValueError(f"{name} is one string; needed are several, such as a list: each character would be a text")
+
+
 def check_text(text: str) -> None:
     """Raise ValueError unless `text` is a string of whole characters."""
     if not isinstance(text, str):

@@ -8,7 +8,18 @@ from typing import Any
 import sentencepiece
 
 from course_lib.checks import check_at_least, check_choice
-from course_lib.tokenization.tokenizer import END, MASK, PAD, SPACE, SPECIAL, START, UNK, Tokenizer, check_text
+from course_lib.tokenization.tokenizer import (
+    END,
+    MASK,
+    PAD,
+    SPACE,
+    SPECIAL,
+    START,
+    UNK,
+    Tokenizer,
+    check_several,
+    check_text,
+)
 
 RESERVED = "▅"  # SentencePiece skips a text with this character, quietly
 NOTHING = ("sentences_.empty()", "seed_sentencepieces.empty()", "all_chars_count", "(sum) > (0)")  # it learns from
@@ -72,8 +83,7 @@ def train(
 
 def _listed(texts: Iterable[str]) -> list[str]:
     """The texts that have characters, cut at the one that SentencePiece keeps for itself."""
-    if isinstance(texts, str):
-        raise ValueError("texts is one string; needed are several, such as a list: each character would be a text")
+    check_several("texts", texts)
     texts = list(texts)
     for text in texts:
         check_text(text)

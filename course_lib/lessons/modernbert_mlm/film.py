@@ -157,12 +157,9 @@ def plot_film(frame: FilmFrame) -> Figure:
 
 
 def _draw_map(ax: Axes, film: Film, weights: np.ndarray, masks: np.ndarray, shift: int) -> None:
-    """The rows of the hidden places alone, each named by what stands around it."""
+    """The rows of the gaps alone, a ring on each one's neighbour: with <s> and </s> around, every gap has both."""
     ax.imshow(weights[masks], cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    keys = [place + shift for place in masks]
-    inside = [0 <= key < len(film.pieces) for key in keys]
-    ax.scatter([k for k, ok in zip(keys, inside, strict=True) if ok], [r for r, ok in enumerate(inside) if ok],
-               s=40, facecolors="none", edgecolors="white", linewidths=0.8)  # fmt: skip
+    ax.scatter(masks + shift, range(len(masks)), s=40, facecolors="none", edgecolors="white", linewidths=0.8)
     ax.set_xticks(range(len(film.pieces)), labels=[p.replace("$", r"\$") for p in film.pieces], rotation=90,
                   fontsize="x-small")  # fmt: skip
     ax.set_yticks(range(len(masks)), labels=[f"gap {i + 1}" for i in range(len(masks))], fontsize="x-small")

@@ -37,7 +37,7 @@ def plot_alternation(record: Record, *, title: str) -> Figure:
     left.set(xlabel="distance between question and answer, tokens", ylabel="right answers", ylim=(0, 1.05))
     label_lines(left, lines)
     runs = [run["metrics"] for run in record["arms"] if run["name"] == "alternating"]
-    for x, (metric, _) in enumerate(REMOVED.items()):
+    for x, metric in enumerate(REMOVED):
         right.plot([x] * len(runs), [run[metric] for run in runs], "o", color=OKABE_ITO[1], alpha=0.7)
     right.set_xticks(range(len(REMOVED)), labels=list(REMOVED.values()))
     right.set(xlim=(-0.5, 2.5), xlabel="made local afterwards", title="alternating, beyond 96 tokens")
