@@ -3,11 +3,13 @@
 import gc
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import matplotlib
+import nbformat
 import pytest
 import torch
 from torch import nn
@@ -80,6 +82,14 @@ def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
     largest = want.double().abs().max()
     assert largest > 0, "nothing that an error could be relative to"
     return ((got.double() - want.double()).abs().max() / largest).item()
+
+
+def saved_notebook(name: str) -> tuple[str, str]:
+    """What a saved notebook printed, and its prose as one line: two strings."""
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    printed = "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
+    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    return printed, re.sub(r"\s+", " ", prose)
 
 
 def load_file(path: Path) -> ModuleType:

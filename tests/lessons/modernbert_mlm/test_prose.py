@@ -2,20 +2,16 @@
 
 import re
 
-import nbformat
 import pytest
 
 from course_lib.experiments import load
-from tests.conftest import ROOT
+from tests.conftest import saved_notebook
 
 
 @pytest.fixture(scope="module")
 def saved():
     """What the saved notebook printed, and its prose as one line."""
-    notebook = nbformat.read(ROOT / "notebooks" / "08_modernbert_mlm.ipynb", as_version=4)
-    printed = "".join(o.get("text", "") for cell in notebook.cells for o in cell.get("outputs", []))
-    prose = " ".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    return printed, re.sub(r"\s+", " ", prose)
+    return saved_notebook("08_modernbert_mlm.ipynb")
 
 
 @pytest.fixture(scope="module")
